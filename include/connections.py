@@ -1,0 +1,193 @@
+"""The two connections, as the tap, the target, dbt and the Snowflake connector want them.
+
+One Airflow connection drives every program that talks to a database; this module is the only
+place that knows how each of them spells host, role or password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol, Self
+
+from include.errors import ConnectionConfigError
+
+
+class AirflowConnection(Protocol):
+    """What is read of an Airflow connection."""
+
+    conn_id: str
+    host: str | None
+    schema: str | None
+    login: str | None
+    password: str | None
+    port: int | None
+
+    @property
+    def extra_dejson(self) -> dict[str, Any]: ...
+
+
+def _required(conn: AirflowConnection, value: str | None, field: str) -> str:
+    if not value:
+        raise ConnectionConfigError(
+            f"connection {conn.conn_id!r}: {field} is empty; set it in Airflow's connection"
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class PostgresConnection:
+    """A Postgres source."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+
+    @classmethod
+    def from_airflow(cls, conn: AirflowConnection) -> Self:
+        """Read an Airflow connection of type ``postgres``.
+
+        Raises:
+            ConnectionConfigError: Host, schema (the database) or login is empty.
+        """
+        return cls(
+            host=_required(conn, conn.host, "host"),
+            port=conn.port or 5432,
+            user=_required(conn, conn.login, "login"),
+            password=conn.password or "",
+            database=_required(conn, conn.schema, "schema (the database's name)"),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the standard input of a child process; holds the password."""
+        return asdict(self)
+
+    def tap_config(self) -> dict[str, Any]:
+        """The settings of pipelinewise-tap-postgres."""
+        return {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "dbname": self.database,
+            "filter_schemas": None,
+        }
+
+    def connect_args(self) -> dict[str, Any]:
+        """Keyword arguments of ``psycopg2.connect``."""
+        return {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "dbname": self.database,
+            "connect_timeout": 10,
+        }
+
+
+@dataclass(frozen=True)
+class SnowflakeConnection:
+    """A Snowflake account, or the local one, which is told apart by ``host`` only."""
+
+    account: str
+    user: str
+    password: str
+    database: str
+    warehouse: str
+    role: str
+    schema: str = "ANALYTICS"
+    host: str = ""
+    port: int = 443
+    protocol: str = "https"
+
+    @classmethod
+    def from_airflow(cls, conn: AirflowConnection) -> Self:
+        """Read an Airflow connection of type ``snowflake``.
+
+        ``account``, ``warehouse``, ``database`` and ``role`` are in its extra, as in Airflow's
+        own Snowflake provider; ``host``, ``port`` and ``protocol`` name a local server.
+
+        Raises:
+            ConnectionConfigError: One of account, warehouse, database, role or login is empty.
+        """
+        extra = conn.extra_dejson
+        return cls(
+            account=_required(conn, extra.get("account"), "extra.account"),
+            user=_required(conn, conn.login, "login"),
+            password=_required(conn, conn.password, "password"),
+            database=_required(conn, extra.get("database"), "extra.database"),
+            warehouse=_required(conn, extra.get("warehouse"), "extra.warehouse"),
+            role=_required(conn, extra.get("role"), "extra.role"),
+            schema=conn.schema or "ANALYTICS",
+            host=str(extra.get("host", "")),
+            port=int(extra.get("port", 443)),
+            protocol=str(extra.get("protocol", "https")),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the standard input of a child process; holds the password."""
+        return asdict(self)
+
+    def server(self) -> dict[str, Any]:
+        """Host, port and protocol where they are not the account's own."""
+        if not self.host:
+            return {}
+        return {"host": self.host, "port": self.port, "protocol": self.protocol}
+
+    def target_config(self, schema: str) -> dict[str, Any]:
+        """The settings of target-snowflake, and the server for our subclass of it.
+
+        Args:
+            schema: The schema that holds the raw tables.
+        """
+        return {
+            "account": self.account,
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
+            "warehouse": self.warehouse,
+            "role": self.role,
+            "default_target_schema": schema,
+            "server": self.server(),
+        }
+
+    def dbt_environment(self) -> dict[str, str]:
+        """The variables that ``dbt/profiles.yml`` reads."""
+        server = {f"SNOWFLAKE_{key.upper()}": str(v) for key, v in self.server().items()}
+        return {
+            "SNOWFLAKE_ACCOUNT": self.account,
+            "SNOWFLAKE_USER": self.user,
+            "DBT_ENV_SECRET_SNOWFLAKE_PASSWORD": self.password,
+            "SNOWFLAKE_DATABASE": self.database,
+            "SNOWFLAKE_WAREHOUSE": self.warehouse,
+            "SNOWFLAKE_ROLE": self.role,
+            "SNOWFLAKE_SCHEMA": self.schema,
+            **server,
+        }
+
+    def connect_args(self) -> dict[str, Any]:
+        """Keyword arguments of ``snowflake.connector.connect``."""
+        return {
+            "account": self.account,
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
+            "warehouse": self.warehouse,
+            "role": self.role,
+            "schema": self.schema,
+            "login_timeout": 30,
+            **self.server(),
+        }

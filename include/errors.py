@@ -1,0 +1,70 @@
+"""Every error that Sluice raises, grouped by what the caller does next.
+
+SluiceError
+├── ConfigError            fix the file named in the message; a retry never helps
+│   ├── SourceFileError        include/sources/<name>.yml
+│   ├── ConnectionConfigError  an Airflow connection
+│   ├── EdgeFileError          dags/edges/<schedule>.pickle
+│   └── DbtProjectError        dbt/
+├── OutsideError           the outside world failed; a retry may help
+│   ├── ExtractError           the tap or its database
+│   ├── LoadError              the target or what it delivered
+│   ├── WarehouseError         a statement of ours in the warehouse
+│   └── DbtRunError            a model that did not build
+├── DbtTestFailure         the data failed a test; look at the rows, then retry by hand
+└── LocalError             a `make` command cannot go on; the message says what to do
+"""
+
+from __future__ import annotations
+
+
+class SluiceError(Exception):
+    """The root of the tree; its message is one line that says what to do."""
+
+
+class ConfigError(SluiceError):
+    """A file of the user's is wrong: the message names file, key, value and expected form."""
+
+
+class SourceFileError(ConfigError):
+    """A source file cannot be used."""
+
+
+class ConnectionConfigError(ConfigError):
+    """An Airflow connection lacks something or holds what cannot be."""
+
+
+class EdgeFileError(ConfigError):
+    """An edge pickle is missing, stale, foreign or tampered with."""
+
+
+class DbtProjectError(ConfigError):
+    """The dbt project does not parse or a selector in it cannot be used."""
+
+
+class OutsideError(SluiceError):
+    """The outside world failed; the task is retried."""
+
+
+class ExtractError(OutsideError):
+    """The tap failed, or wrote what cannot be trusted."""
+
+
+class LoadError(OutsideError):
+    """The target failed, or delivered something other than what was sealed."""
+
+
+class WarehouseError(OutsideError):
+    """A statement that Sluice itself sent to the warehouse failed."""
+
+
+class DbtRunError(OutsideError):
+    """A model, seed, snapshot or hook did not build."""
+
+
+class DbtTestFailure(SluiceError):
+    """The data failed a test of error severity."""
+
+
+class LocalError(SluiceError):
+    """A command of the local set-up cannot go on."""

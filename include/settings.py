@@ -1,0 +1,117 @@
+"""Paths and environment. No other module reads ``os.environ``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from include.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and which local ports they take.
+
+    Attributes:
+        root: The project's folder: what holds ``dags/``, ``include/`` and ``dbt/``.
+        venvs: The folder of Python environments that ``scripts/install.sh`` makes.
+        local: State of the local set-up (databases, logs, process ids).
+        spool_root: Where extract leaves sealed spools; a path or an fsspec URL.
+        environment: ``local``, ``ci`` or ``prod``; local passwords work in ``local`` only.
+        postgres_port: TCP port of the local Postgres on 127.0.0.1.
+        snowflake_port: TCP port of the local Snowflake on 127.0.0.1.
+        airflow_port: TCP port of Airflow's API server on 127.0.0.1.
+        shop_scale: Size of the sample shop; 1 is about 50,000 rows.
+    """
+
+    root: Path
+    venvs: Path
+    local: Path
+    spool_root: str
+    environment: str
+    postgres_port: int
+    snowflake_port: int
+    airflow_port: int
+    shop_scale: float
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the local stand-ins and their passwords may be used."""
+        return self.environment == "local"
+
+    @property
+    def dbt_project(self) -> Path:
+        """The folder of ``dbt_project.yml``."""
+        return self.root / "dbt"
+
+    @property
+    def edges(self) -> Path:
+        """The folder of the generated edge pickles."""
+        return self.root / "dags" / "edges"
+
+    @property
+    def sources(self) -> Path:
+        """The folder of the source files."""
+        return self.root / "include" / "sources"
+
+    def program(self, environment: str, name: str) -> Path:
+        """The path of a program in one of the environments.
+
+        Args:
+            environment: ``airflow``, ``dbt``, ``singer``, ``tap-postgres``, …
+            name: The program's name, e.g. ``python``.
+        """
+        return self.venvs / environment / "bin" / name
+
+
+def _number(environ: Mapping[str, str], key: str, default: str) -> float:
+    try:
+        return float(environ.get(key, default))
+    except ValueError:
+        raise ConfigError(f"{key}={environ[key]!r}: expected a number, e.g. {default}") from None
+
+
+def settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process.
+
+    Args:
+        environ: What to read instead of the process's environment.
+
+    Raises:
+        ConfigError: A value is not of the form that is expected.
+    """
+    env = os.environ if environ is None else environ
+    local = Path(env.get("SLUICE_LOCAL") or ROOT / ".local")
+    return Settings(
+        root=ROOT,
+        venvs=Path(env.get("SLUICE_VENVS") or ROOT / ".venvs"),
+        local=local,
+        spool_root=env.get("SLUICE_SPOOL") or str(local / "spool"),
+        environment=env.get("SLUICE_ENV", "prod"),
+        postgres_port=int(_number(env, "SLUICE_POSTGRES_PORT", "55432")),
+        snowflake_port=int(_number(env, "SLUICE_SNOWFLAKE_PORT", "58085")),
+        airflow_port=int(_number(env, "SLUICE_AIRFLOW_PORT", "8080")),
+        shop_scale=_number(env, "SHOP_SCALE", "1"),
+    )
+
+
+def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a program of another Python environment.
+
+    Args:
+        extra: Variables to add.
+
+    Returns:
+        This process's variables without those that would leak its own Python and Airflow
+        set-up, with the project's root on ``PYTHONPATH``.
+    """
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("AIRFLOW__", "AIRFLOW_CONN_", "_AIRFLOW", "PYTHON", "VIRTUAL_ENV"))
+    }
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(extra or {})}
