@@ -115,3 +115,16 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         if not key.startswith(("AIRFLOW__", "AIRFLOW_CONN_", "_AIRFLOW", "PYTHON", "VIRTUAL_ENV"))
     }
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
+def load_local_environment() -> None:
+    """Take ``.env``, or ``.env.example`` where there is none, into this process's environment.
+
+    What is set already stays as it is. Raises nothing: both files hold plain KEY=value lines.
+    """
+    file = ROOT / ".env"
+    lines = (file if file.exists() else ROOT / ".env.example").read_text().splitlines()
+    for line in lines:
+        key, found, value = line.strip().partition("=")
+        if found and not key.startswith("#"):
+            os.environ.setdefault(key.strip(), value.strip().strip("'\""))

@@ -1,0 +1,200 @@
+"""The local Airflow: its settings, its processes and a small client of its REST API."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from include.errors import LocalError
+from include.local.services import Service, write_private
+from include.settings import Settings, child_environment
+
+LOGIN = "admin"
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What a local Airflow makes up once and keeps in ``.local/secrets.json``."""
+
+    fernet_key: str
+    api_secret: str
+    jwt_secret: str
+    admin_password: str
+
+    @classmethod
+    def of(cls, folder: Path) -> Secrets:
+        """The secrets of a local folder, made at the first call."""
+        path = folder / "secrets.json"
+        if not path.exists():
+            made = {
+                "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+                "api_secret": secrets.token_urlsafe(32),
+                "jwt_secret": secrets.token_urlsafe(32),
+                "admin_password": secrets.token_urlsafe(9),
+            }
+            write_private(path, json.dumps(made))
+        return cls(**json.loads(path.read_text()))
+
+
+def environment(settings: Settings, own: Secrets, password: str, **extra: str) -> dict[str, str]:
+    """The variables of every local Airflow process.
+
+    Args:
+        settings: Folders and ports.
+        own: This folder's secrets.
+        password: The password of Airflow's role in the local Postgres.
+        extra: Further variables.
+    """
+    home = settings.local / "airflow"
+    passwords = home / "passwords.json"
+    write_private(passwords, json.dumps({LOGIN: own.admin_password}))
+    database = f"127.0.0.1:{settings.postgres_port}/airflow"
+    base = f"http://127.0.0.1:{settings.airflow_port}"
+    options = {
+        "CORE__DAGS_FOLDER": str(settings.root / "dags"),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": "8",
+        "CORE__MAX_ACTIVE_TASKS_PER_DAG": "8",
+        "CORE__EXECUTION_API_SERVER_URL": f"{base}/execution/",
+        "CORE__FERNET_KEY": own.fernet_key,
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{LOGIN}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+        "DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow:{password}@{database}",
+        "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "API__HOST": "127.0.0.1",
+        "API__PORT": str(settings.airflow_port),
+        "API__BASE_URL": base,
+        "API__WORKERS": "1",
+        "API__SECRET_KEY": own.api_secret,
+        "API_AUTH__JWT_SECRET": own.jwt_secret,
+        "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+    }
+    return child_environment(
+        {f"AIRFLOW__{key}": value for key, value in options.items()}
+        | {
+            "AIRFLOW_HOME": str(home),
+            "SLUICE_ENV": "local",
+            "SLUICE_LOCAL": str(settings.local),
+            "SLUICE_SPOOL": settings.spool_root,
+            "SLUICE_VENVS": str(settings.venvs),
+            **extra,
+        }
+    )
+
+
+def services(settings: Settings, env: Mapping[str, str], *, triggerer: bool) -> list[Service]:
+    """Airflow's processes, in the order in which they are started."""
+    program = str(settings.program("airflow", "airflow"))
+    names = ["scheduler", "dag-processor", *(["triggerer"] if triggerer else [])]
+    api = Service(
+        "api-server",
+        [program, "api-server"],
+        env,
+        settings.airflow_port,
+        "SLUICE_AIRFLOW_PORT",
+        ready_seconds=120,
+    )
+    return [*(Service(name, [program, name], env) for name in names), api]
+
+
+def connections(settings: Settings, password: str) -> list[dict[str, Any]]:
+    """The connections of ``airflow_settings.yaml``, for this machine's ports.
+
+    Args:
+        settings: Folders and ports.
+        password: Takes the place of the file's passwords.
+
+    Returns:
+        Bodies for ``POST /api/v2/connections``.
+    """
+    listed = yaml.safe_load((settings.root / "airflow_settings.yaml").read_text())
+    return [_for_this_machine(c, settings, password) for c in listed["airflow"]["connections"]]
+
+
+def _for_this_machine(
+    listed: Mapping[str, Any], settings: Settings, password: str
+) -> dict[str, Any]:
+    extra = dict(listed.get("conn_extra") or {})
+    body = {
+        "connection_id": listed["conn_id"],
+        "conn_type": listed["conn_type"],
+        "login": listed["conn_login"],
+        "schema": listed["conn_schema"],
+        "password": password,
+    }
+    if listed["conn_type"] == "postgres":
+        body |= {"host": "127.0.0.1", "port": settings.postgres_port}
+    else:
+        extra |= {"host": "127.0.0.1", "port": settings.snowflake_port}
+    return body | {"extra": json.dumps(extra)}
+
+
+class Client:
+    """The parts of Airflow's REST API that the local commands use.
+
+    Args:
+        port: The API server's port on 127.0.0.1.
+        password: Of the user ``admin``.
+    """
+
+    def __init__(self, port: int, password: str) -> None:
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        token = self._http.post("/auth/token", json={"username": LOGIN, "password": password})
+        self._check(token)
+        self._http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
+
+    @staticmethod
+    def _check(response: httpx.Response) -> httpx.Response:
+        if response.is_error:
+            request = response.request
+            raise LocalError(
+                f"Airflow answered {response.status_code} to {request.method} "
+                f"{request.url.path}: {response.text[:300]}"
+            )
+        return response
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """Call ``/api/v2/<path>`` and return the decoded answer.
+
+        Raises:
+            LocalError: The API server answered with an error.
+        """
+        return self._check(self._http.request(method, f"/api/v2/{path}", **options)).json()
+
+    def ensure_connection(self, body: Mapping[str, Any]) -> None:
+        """Create a connection; one that is there already is left as a person edited it."""
+        answer = self._http.get(f"/api/v2/connections/{body['connection_id']}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            self.call("POST", "connections", json=dict(body))
+        else:
+            self._check(answer)
+
+    def wait_for_dag(self, dag_id: str, seconds: float = 90) -> None:
+        """Wait until the DAG processor has read a DAG.
+
+        Raises:
+            LocalError: It has an import error, or it did not appear in time.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            errors = self.call("GET", "importErrors")["import_errors"]
+            if errors:
+                last = errors[0]["stack_trace"].strip().splitlines()[-1]
+                raise LocalError(f"{errors[0]['filename']}: {last}")
+            answer = self._http.get(f"/api/v2/dags/{dag_id}")
+            if answer.is_success:
+                return
+            time.sleep(0.5)
+        raise LocalError(f"{dag_id} did not appear within {seconds:.0f} s; see dag-processor.log")

@@ -1,0 +1,233 @@
+"""Local services: started in order, watched, ended together, none left behind.
+
+Each service is a process group of its own that gets SIGTERM when its parent dies, however it
+dies, and its process id is on disk, so that the next command can end what a killed one left.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from include.errors import LocalError
+
+log = logging.getLogger(__name__)
+PR_SET_PDEATHSIG = 1
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process to run.
+
+    Attributes:
+        name: What people call it; also the name of its log file.
+        command: The program and its arguments.
+        environment: Its whole environment.
+        port: The TCP port on 127.0.0.1 that answers once it is ready, or 0 for none.
+        port_setting: The variable that chooses another port.
+        ready_seconds: How long it may take until it is ready.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    port: int = 0
+    port_setting: str = ""
+    ready_seconds: float = 60
+
+
+def port_answers(port: int) -> bool:
+    """Whether something listens on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _last_line(log_file: Path) -> str:
+    lines = log_file.read_text(errors="replace").split("\n") if log_file.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+
+
+class Services:
+    """The running services of one local folder.
+
+    Args:
+        folder: Where process ids and logs are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._logs = folder / "logs"
+        self._register = folder / "services.json"
+        self._running: list[tuple[Service, subprocess.Popen[bytes]]] = []
+
+    def start(self, service: Service) -> None:
+        """Start a service and wait until it is ready.
+
+        Raises:
+            LocalError: Its port is taken, or it ended, or it was not ready in time.
+        """
+        if service.port and port_answers(service.port):
+            raise LocalError(
+                f"{service.name}: port {service.port} is taken by another program; "
+                f"end it, or choose another: {service.port_setting}=<free port>"
+            )
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with (self._logs / f"{service.name}.log").open("ab") as output:
+            process = subprocess.Popen(
+                list(service.command),
+                env=dict(service.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  (started from the main thread only)
+            )
+        self._running.append((service, process))
+        self._write_register()
+        self._wait_until_ready(service, process)
+
+    def _wait_until_ready(self, service: Service, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + service.ready_seconds
+        while service.port and not port_answers(service.port):
+            self._raise_if_ended(service, process)
+            if time.monotonic() > deadline:
+                raise LocalError(
+                    f"{service.name}: not ready after {service.ready_seconds:.0f} s; "
+                    f"see {self._logs / service.name}.log"
+                )
+            time.sleep(0.1)
+
+    def _raise_if_ended(self, service: Service, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is not None:
+            log_file = self._logs / f"{service.name}.log"
+            raise LocalError(
+                f"{service.name} ended with status {process.returncode}: "
+                f"{_last_line(log_file)} (whole log: {log_file})"
+            )
+
+    def check(self) -> None:
+        """Raise if a service has ended.
+
+        Raises:
+            LocalError: Names the service, its exit status and its last line.
+        """
+        for service, process in self._running:
+            self._raise_if_ended(service, process)
+
+    def stop(self) -> None:
+        """End every service, the last started first; what does not end in time is killed."""
+        while self._running:
+            _, process = self._running.pop()
+            end_tree(process.pid)
+            process.wait()
+        self._register.unlink(missing_ok=True)
+
+    def end_leftovers(self) -> list[str]:
+        """End what an earlier command left behind.
+
+        Returns:
+            The names of the services that were still running, in starting order.
+        """
+        found = self.recorded()
+        for pid, _ in reversed(found):
+            end_tree(pid)
+        self._register.unlink(missing_ok=True)
+        return [name for _, name in found]
+
+    def recorded(self) -> list[tuple[int, str]]:
+        """(process id, name) of the recorded services that run, in starting order."""
+        try:
+            entries = json.loads(self._register.read_text())
+        except (FileNotFoundError, ValueError):
+            return []
+        return [(e["pid"], e["name"]) for e in entries if _started_at(e["pid"]) == e["started"]]
+
+    def _write_register(self) -> None:
+        entries = [
+            {"name": s.name, "pid": p.pid, "started": _started_at(p.pid)} for s, p in self._running
+        ]
+        part = self._register.with_suffix(".part")
+        part.write_text(json.dumps(entries))
+        part.replace(self._register)
+
+
+def _started_at(pid: int) -> float | None:
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def end_tree(pid: int, seconds: float = STOP_SECONDS) -> None:
+    """End a process and all below it: SIGTERM to it, SIGKILL to what is left.
+
+    Args:
+        pid: The process id.
+        seconds: How long they may take.
+    """
+    try:
+        top = psutil.Process(pid)
+        family = [top, *top.children(recursive=True)]
+        top.terminate()
+    except psutil.NoSuchProcess:
+        return
+    _, alive = psutil.wait_procs(family, timeout=seconds)
+    for process in alive:
+        with _gone_is_fine():
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+
+
+@contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except psutil.NoSuchProcess:
+        pass
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into SystemExit, so that ``finally`` blocks run."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before: dict[int, Callable[..., object] | int | None] = {
+        number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.touch(mode=0o600, exist_ok=True)
+    part.write_text(text)
+    os.replace(part, path)
