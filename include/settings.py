@@ -128,3 +128,16 @@ def load_local_environment() -> None:
         key, found, value = line.strip().partition("=")
         if found and not key.startswith("#"):
             os.environ.setdefault(key.strip(), value.strip().strip("'\""))
+
+
+def local_password() -> str:
+    """The one password of the local stand-ins, from ``.env`` or ``.env.example``.
+
+    Raises:
+        ConfigError: Not in local mode, or the variable is unset.
+    """
+    if os.environ.get("SLUICE_ENV") != "local":
+        raise ConfigError("SLUICE_ENV is not 'local': the local stand-ins and their password are refused")
+    if not (password := os.environ.get("SLUICE_LOCAL_PASSWORD")):
+        raise ConfigError("SLUICE_LOCAL_PASSWORD is empty: copy .env.example to .env")
+    return password

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from include.errors import LocalError, SluiceError
 from include.local import airflow, demo
-from include.local.services import Services, end_tree, ended_by_signals, port_answers
+from include.local.ports import answers as port_answers
+from include.local.services import Services, end_tree, ended_by_signals
 from include.local.stack import Stack
 from include.settings import Settings, load_local_environment, settings
 

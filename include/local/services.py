@@ -6,14 +6,11 @@ dies, and its process id is on disk, so that the next command can end what a kil
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,9 +21,9 @@ from types import FrameType
 import psutil
 
 from include.errors import LocalError
+from include.local.ports import answers, end_with_parent, require_free
 
 log = logging.getLogger(__name__)
-PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 20
 
 
@@ -39,6 +36,7 @@ class Service:
         command: The program and its arguments.
         environment: Its whole environment.
         port: The TCP port on 127.0.0.1 that answers once it is ready, or 0 for none.
+        announces: What it prints once it is ready, where an open port is too early a sign.
         port_setting: The variable that chooses another port.
         ready_seconds: How long it may take until it is ready.
     """
@@ -48,19 +46,8 @@ class Service:
     environment: Mapping[str, str]
     port: int = 0
     port_setting: str = ""
+    announces: str = ""
     ready_seconds: float = 60
-
-
-def port_answers(port: int) -> bool:
-    """Whether something listens on a port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _last_line(log_file: Path) -> str:
@@ -86,13 +73,10 @@ class Services:
         Raises:
             LocalError: Its port is taken, or it ended, or it was not ready in time.
         """
-        if service.port and port_answers(service.port):
-            raise LocalError(
-                f"{service.name}: port {service.port} is taken by another program; "
-                f"end it, or choose another: {service.port_setting}=<free port>"
-            )
+        if service.port:
+            require_free(service.name, service.port, service.port_setting)
         self._logs.mkdir(parents=True, exist_ok=True)
-        with (self._logs / f"{service.name}.log").open("ab") as output:
+        with self._log_of(service).open("wb") as output:
             process = subprocess.Popen(
                 list(service.command),
                 env=dict(service.environment),
@@ -100,7 +84,7 @@ class Services:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  (started from the main thread only)
+                preexec_fn=end_with_parent,
             )
         self._running.append((service, process))
         self._write_register()
@@ -108,18 +92,26 @@ class Services:
 
     def _wait_until_ready(self, service: Service, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + service.ready_seconds
-        while service.port and not port_answers(service.port):
+        while not self._is_ready(service):
             self._raise_if_ended(service, process)
             if time.monotonic() > deadline:
                 raise LocalError(
                     f"{service.name}: not ready after {service.ready_seconds:.0f} s; "
-                    f"see {self._logs / service.name}.log"
+                    f"see {self._log_of(service)}"
                 )
             time.sleep(0.1)
 
+    def _log_of(self, service: Service) -> Path:
+        return self._logs / f"{service.name}.log"
+
+    def _is_ready(self, service: Service) -> bool:
+        if service.announces:
+            return service.announces in self._log_of(service).read_text(errors="replace")
+        return not service.port or answers(service.port)
+
     def _raise_if_ended(self, service: Service, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
-            log_file = self._logs / f"{service.name}.log"
+            log_file = self._log_of(service)
             raise LocalError(
                 f"{service.name} ended with status {process.returncode}: "
                 f"{_last_line(log_file)} (whole log: {log_file})"

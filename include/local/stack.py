@@ -58,6 +58,7 @@ class Stack:
             self._environment(),
             port,
             f"SLUICE_{name.upper()}_PORT",
+            announces=f"listening on 127.0.0.1:{port}",
             ready_seconds=90,
         )
 
