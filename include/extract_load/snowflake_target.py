@@ -1,0 +1,46 @@
+"""target-snowflake, able to reach another server than the account's own.
+
+The target has no setting for host or port; this subclass of its connector takes them from the
+key ``server`` of the same configuration. On a real account that key is empty and nothing differs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from singer_sdk import typing as th
+from target_snowflake.connector import SnowflakeConnector
+from target_snowflake.sinks import SnowflakeSink
+from target_snowflake.target import TargetSnowflake
+
+
+class ServerConnector(SnowflakeConnector):
+    """The target's connector, with host, port and protocol from its configuration."""
+
+    def get_connect_args(self) -> dict[str, Any]:
+        """The target's own arguments and the server's."""
+        return {**super().get_connect_args(), **(self.config.get("server") or {})}
+
+
+class ServerSink(SnowflakeSink):
+    """The target's sink on that connector."""
+
+    connector_class = ServerConnector
+
+
+class SluiceTarget(TargetSnowflake):
+    """The target on that sink."""
+
+    default_sink_class = ServerSink
+    config_jsonschema = {
+        **TargetSnowflake.config_jsonschema,
+        "properties": {
+            **TargetSnowflake.config_jsonschema["properties"],
+            **th.Property("server", th.ObjectType(additional_properties=True)).to_dict(),
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(SluiceTarget.cli())

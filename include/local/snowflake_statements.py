@@ -1,0 +1,306 @@
+"""What loaders and dbt say to Snowflake and fakesnow 0.12 does not understand.
+
+Each method takes a parsed statement (sqlglot, Snowflake dialect) and returns what DuckDB can run.
+fakesnow's private methods are overridden here, so its version is pinned exactly.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import fakesnow.server as fakesnow_server
+import pyarrow.compute as compute
+import snowflake.connector.errors as snowflake_errors
+from fakesnow.cursor import FakeSnowflakeCursor
+from fakesnow.transforms import stage
+from fakesnow.transforms.file_format import lookup_file_format
+from sqlglot import exp, parse_one
+
+HOME = "_FS.USER.HOME"  # the stage that stands for every user's '@~'
+STAGED = "_fs_staged"
+CONFLICT_TRIES = 40
+RESERVED = {
+    row[0]
+    for row in duckdb.execute(
+        "select keyword_name from duckdb_keywords() where keyword_category != 'unreserved'"
+    ).fetchall()
+}
+IGNORED = re.compile(r"(grant|revoke)\b|alter\s+(table|view)\s.*\scomment\s+\$\$", re.I | re.S)
+SHOW_GRANTS = re.compile(r"show\s+grants\b", re.I)
+GRANT_COLUMNS = (
+    "created_on",
+    "privilege",
+    "granted_on",
+    "name",
+    "granted_to",
+    "grantee_name",
+    "grant_option",
+    "granted_by",
+)
+COPY_RESULT = f"""
+select '{{ref}}' as file, 'LOADED' as status, count(*) as rows_parsed, count(*) as rows_loaded,
+    1 as error_limit, 0 as errors_seen, null as first_error, null as first_error_line,
+    null as first_error_character, null as first_error_column_name
+from {STAGED}"""  # noqa: S608
+DECLARED_ONLY = (  # in Snowflake keys are declared and not enforced
+    exp.PrimaryKey,
+    exp.PrimaryKeyColumnConstraint,
+    exp.UniqueColumnConstraint,
+    exp.ForeignKey,
+    exp.Reference,
+    exp.CommentColumnConstraint,
+)
+
+
+def home_files(ref: str) -> list[Path]:
+    """The files below a prefix of the user stage.
+
+    Args:
+        ref: A reference such as ``@~/target-snowflake/orders-1``.
+    """
+    prefix = stage.internal_dir(HOME, ref.removeprefix("@~").lstrip("/"))
+    below = Path(stage.internal_dir(HOME)).glob("**/*")
+    return sorted(path for path in below if path.is_file() and str(path).startswith(prefix))
+
+
+def _home_ref(node: Any) -> str | None:
+    if not isinstance(node, exp.Table) or not isinstance(node.this, exp.Literal | exp.Var):
+        return None
+    return str(node.this.name) if node.this.name.startswith("@~") else None
+
+
+def _text(expression: Any) -> str:
+    return str(expression.sql("snowflake")) if isinstance(expression, exp.Command) else ""
+
+
+class Cursor(FakeSnowflakeCursor):
+    """fakesnow's cursor, and the statements that it lacks."""
+
+    def execute(self, command: Any, params: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement; what the emulator cannot do is an SQL error, never an HTTP 500."""
+        for attempt in range(CONFLICT_TRIES):
+            try:
+                return super().execute(command, params, *args, **kwargs)
+            except snowflake_errors.Error:
+                raise
+            except duckdb.TransactionException as error:
+                # Snowflake waits for the other session's lock; DuckDB gives up at once.
+                if "onflict" not in str(error) or attempt + 1 == CONFLICT_TRIES:
+                    raise self._as_sql_error(error) from error
+                time.sleep(random.random() * 0.02 * (attempt + 1))  # noqa: S311
+            except Exception as error:
+                raise self._as_sql_error(error) from error
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _as_sql_error(error: Exception) -> snowflake_errors.ProgrammingError:
+        fakesnow_server.logger.error("local Snowflake: %s: %s", type(error).__name__, error)
+        return snowflake_errors.ProgrammingError(
+            msg=f"{type(error).__name__}: {error}", errno=9999, sqlstate="99999"
+        )
+
+    def check_db_and_schema(self, expression: Any) -> None:
+        """A statement on the user stage needs neither database nor schema."""
+        if not any(_home_ref(table) for table in expression.find_all(exp.Table)):
+            super().check_db_and_schema(expression)
+
+    def _transform_explode(self, expression: Any) -> Any:
+        _uuids_as_text(expression)
+        if replaced := self._statement(expression):
+            return replaced
+        return super()._transform_explode(expression)
+
+    def _statement(self, expression: Any) -> list[Any] | None:
+        """What to run in place of a statement, or None where fakesnow can run it (as mended)."""
+        text = _text(expression)
+        if isinstance(expression, exp.Grant | exp.Revoke) or IGNORED.match(text):
+            done = exp.Literal.string("Statement executed successfully.")
+            return [exp.select(exp.alias_(done, "status"))]
+        if _is_show_grants(expression, text):
+            empty = exp.Literal.string("")
+            names = (exp.alias_(empty.copy(), name, quoted=True) for name in GRANT_COLUMNS)
+            return [exp.select(*names).limit(0)]
+        if isinstance(expression, exp.Put):
+            _put_home(expression)
+        elif isinstance(expression, exp.Comment):
+            literal = expression.expression  # fakesnow pastes it between quotes
+            literal.set("this", literal.this.replace("'", "''"))
+        elif isinstance(expression, exp.Create) and expression.args["kind"] in ("TABLE", "VIEW"):
+            _drop_what_is_declared_only(expression)
+        elif isinstance(expression, exp.Drop) and expression.args["kind"] == "FILE FORMAT":
+            return [self._drop_file_format(expression.args["tables"][0])]
+        elif isinstance(expression, exp.Merge):
+            return [self._merge(expression)]
+        elif isinstance(expression, exp.Copy):
+            return self._copy_from_home(expression)
+        elif isinstance(expression, exp.Command) and str(expression.this).upper() in ("REMOVE", "RM"):
+            ref = expression.expression.name.strip().strip("'")
+            return [_remove(ref)] if ref.startswith("@~") else None
+        return None
+
+    def _copy_from_home(self, copy: Any) -> list[Any] | None:
+        """COPY INTO t FROM (SELECT ... FROM '@~/x'): stage it, insert it, tell the result."""
+        subquery = copy.args["files"][0]
+        if not isinstance(subquery, exp.Subquery):
+            return None
+        table = subquery.this.args["from_"].this
+        if not (ref := _home_ref(table)):
+            return None
+        formats = (p for p in copy.find_all(exp.Property) if p.name.upper() == "FORMAT_NAME")
+        file_format = next((p.args["value"].name for p in formats), None)
+        return [
+            exp.Create(
+                this=exp.to_table(STAGED),
+                kind="TABLE",
+                replace=True,
+                expression=self._staged(subquery.this, table, file_format),
+                properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
+            ),
+            exp.Insert(this=copy.this, expression=exp.select("*").from_(STAGED)),
+            parse_one(COPY_RESULT.format(ref=ref), read="duckdb"),
+        ]
+
+    def _staged(self, select: Any, table: Any, file_format: str | None) -> Any:
+        """SELECT $1:a::T AS a FROM '@~/x', over the files that the stage holds."""
+        kind = "CSV"
+        if file_format:
+            connection = self._conn
+            kind = lookup_file_format(
+                self._duck_conn, file_format, connection.database, connection.schema
+            )["TYPE"]
+        source = _file_source([str(path) for path in home_files(_home_ref(table) or "")], kind)
+        relation = parse_one(f"select * from {source} as _fs_stage", read="duckdb")  # noqa: S608
+        table.replace(relation.args["from_"].this)
+        return select.transform(_staged_cell)
+
+    def _merge(self, merge: Any) -> Any:
+        """DuckDB's own MERGE: fakesnow's knows neither table aliases nor unqualified columns."""
+        using = merge.args["using"]
+        if isinstance(using, exp.Subquery) and (from_ := using.this.args.get("from_")):
+            table = from_.this
+            if _home_ref(table):
+                named = table.args.get("format")
+                file_format = named.sql("snowflake") if named else None
+                using.set("this", self._staged(using.this, table, file_format))
+        for when in merge.args["whens"].expressions:
+            _qualify(when.args["then"], using.alias_or_name)
+        merge.set("returning", exp.Returning(expressions=[exp.column("merge_action")]))
+        return merge
+
+    def _drop_file_format(self, table: Any) -> Any:
+        connection = self._conn
+        name = stage.parts_from_var(table.sql("snowflake"), connection.database, connection.schema)
+        with self._duck_conn.cursor() as cursor:
+            cursor.execute(
+                "delete from _fs_global._fs_information_schema._fs_file_formats"
+                " where (database_name, schema_name, name) = (?, ?, ?)",
+                name,
+            )
+        return exp.select(exp.alias_(exp.Literal.string(f"{name[2]} dropped."), "status"))
+
+    def _execute(self, transformed: Any, params: Any = None) -> None:
+        for identifier in transformed.find_all(exp.Identifier):
+            if identifier.name.lower() in RESERVED:
+                identifier.set("quoted", True)
+        if isinstance(transformed, exp.Create) and transformed.this.name.lower() == STAGED:
+            # No metadata for a temporary table: sessions would conflict over it.
+            transformed.args.pop("text_lengths", None)
+        super()._execute(transformed, params)
+        if isinstance(transformed, exp.Merge):
+            super()._execute(self._merge_counts(transformed))
+
+    def _merge_counts(self, merge: Any) -> Any:
+        actions = compute.value_counts(self._arrow_table.column(0).combine_chunks()).to_pylist()
+        counted = {action["values"]: action["counts"] for action in actions}
+        done = {type(when.args["then"]) for when in merge.args["whens"].expressions}
+        kinds = (("INSERT", "inserted", exp.Insert), ("UPDATE", "updated", exp.Update))
+        kinds += (("DELETE", "deleted", exp.Var),)
+        columns = (
+            exp.alias_(
+                exp.Literal.number(counted.get(action, 0)), f"number of rows {name}", quoted=True
+            )
+            for action, name, kind in kinds
+            if kind in done
+        )
+        result = exp.select(*columns)
+        result.set("merge_counts", True)
+        return result
+
+
+def _is_show_grants(expression: Any, text: str) -> bool:
+    shown = isinstance(expression, exp.Show) and expression.name.upper().startswith("GRANTS")
+    return shown or bool(SHOW_GRANTS.match(text))
+
+
+def _uuids_as_text(expression: Any) -> None:
+    """DuckDB's UUID type cannot be sent to a Snowflake client."""
+    for kind in expression.find_all(exp.DataType):
+        if kind.this == exp.DataType.Type.UUID:
+            kind.replace(exp.DataType.build("VARCHAR(36)", dialect="snowflake"))
+
+
+def _put_home(put: Any) -> None:
+    target = put.args["target"].name.strip("'")
+    name = f"@{HOME}{target.removeprefix('@~')}" if target.startswith("@~") else target
+    put.set("target", exp.var(name))
+
+
+def _drop_what_is_declared_only(create: Any) -> None:
+    # DuckDB's temporary tables have no schema; dbt's have: leave those permanent.
+    gone = list(create.find_all(exp.TemporaryProperty)) if create.find(exp.Table).db else []
+    if isinstance(create.this, exp.Schema):
+        gone += create.this.find_all(*DECLARED_ONLY)
+    for node in gone:
+        inside = isinstance(node.parent, exp.Constraint | exp.ColumnConstraint)
+        (node.parent if inside else node).pop()
+
+
+def _file_source(files: list[str], kind: str) -> str:
+    """A DuckDB relation with the columns c1 (a JSON record) and seq."""
+    if not files:
+        return "(select null::json as c1, 0 as seq limit 0)"
+    names = exp.array(*(exp.Literal.string(f) for f in files), dialect="duckdb").sql("duckdb")
+    if kind == "JSON":
+        # One record a line; a long jsonb value may exceed DuckDB's 16 MB default.
+        read = f"read_ndjson_objects({names}, maximum_object_size=134217728)"
+        return f"(select json as c1, row_number() over () as seq from {read})"  # noqa: S608
+    if kind == "PARQUET":
+        read = f"read_parquet({names}) as t"
+        return f"(select to_json(t) as c1, row_number() over () as seq from {read})"  # noqa: S608
+    raise NotImplementedError(f"SELECT from staged {kind} files")
+
+
+def _staged_cell(node: Any) -> Any:
+    if isinstance(node, exp.Parameter) and node.name == "1":
+        return exp.column("C1", quoted=True)
+    if isinstance(node, exp.Seq1 | exp.Seq2 | exp.Seq4 | exp.Seq8):
+        return exp.column("SEQ", quoted=True)
+    return node
+
+
+def _qualify(then: Any, source: str) -> None:
+    if isinstance(then, exp.Update):
+        for assignment in then.expressions:
+            assignment.this.set("table", None)
+    elif isinstance(then, exp.Insert):
+        for column in then.expression.find_all(exp.Column):
+            if not column.table:
+                column.set("table", exp.to_identifier(source))
+
+
+def _remove(ref: str) -> Any:
+    files = home_files(ref)
+    for path in files:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in files}:
+        if not any(folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+    names = [(path.name, "removed") for path in files] or [(None, None)]
+    rows = exp.values(names, alias="t", columns=["name", "result"])
+    return exp.select("*").from_(rows).limit(len(files))
