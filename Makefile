@@ -6,9 +6,8 @@ LOCKED := airflow dbt singer tap-postgres target-snowflake local test test-airfl
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
-LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 
-.PHONY: help install demo up down status test check edges lock clean
+.PHONY: help install test check lock
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,39 +15,18 @@ help: ## List these commands
 install: ## Make the Python environments under .venvs/
 	@scripts/install.sh $(PRODUCTION) local
 
-demo: install ## See the whole pipeline run on this machine; again: the shop's next day
-	@$(LOCAL) demo
-
-up: install ## Start Airflow's UI, the source and the warehouse on this machine
-	@$(LOCAL) up
-
-down: ## Stop what `make up` started
-	@$(LOCAL) down
-
-status: ## Say what runs
-	@$(LOCAL) status
-
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
-	@$(VENVS)/test/bin/python -m pytest tests --ignore=tests/dags
-	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
+	@$(VENVS)/test/bin/python -m pytest tests
 
 check: ## Lint, types, stale generated files
-	@scripts/install.sh dbt lint test-airflow
+	@scripts/install.sh lint test-airflow
 	@$(VENVS)/lint/bin/ruff check .
 	@$(VENVS)/lint/bin/ruff format --check .
 	@$(VENVS)/lint/bin/mypy --python-executable $(VENVS)/test-airflow/bin/python
 	@$(VENVS)/lint/bin/yamllint -s .
 	@$(VENVS)/lint/bin/hadolint Dockerfile
-	@$(VENVS)/lint/bin/sqlfluff lint --processes 2 dbt
-	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --check
-
-edges: ## Write dags/edges/ from the dbt project
-	@scripts/install.sh dbt
-	@$(VENVS)/dbt/bin/python -m scripts.generate_edges
 
 lock: ## Write requirements/*.txt anew from requirements/*.in
 	@scripts/lock.sh $(LOCKED)
 
-clean: down ## Remove the local databases, spools and logs
-	@rm -rf .local

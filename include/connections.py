@@ -24,7 +24,9 @@ class AirflowConnection(Protocol):
     port: int | None
 
     @property
-    def extra_dejson(self) -> dict[str, Any]: ...
+    def extra_dejson(self) -> dict[str, Any]:
+        """The connection's extra, decoded."""
+        ...
 
 
 def _required(conn: AirflowConnection, value: str | None, field: str) -> str:

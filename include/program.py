@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import subprocess
 import threading
 from collections.abc import Mapping
 from typing import IO, Any
 
 from include import errors
-from include.settings import child_environment, settings
+from include.process import child
+from include.settings import settings
 
 log = logging.getLogger(__name__)
-STOP_SECONDS = 30
 
 
 def run_program(environment: str, module: str, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,32 +35,19 @@ def run_program(environment: str, module: str, job: Mapping[str, Any]) -> dict[s
         SluiceError: The error of :mod:`include.errors` that the program reported by its name.
     """
     python = settings().program(environment, "python")
-    try:
-        process = subprocess.Popen(
-            [str(python), "-m", module],
-            env=child_environment(),
-            cwd=settings().root,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    except FileNotFoundError:
-        raise errors.LocalError(f"{python} is missing: run scripts/install.sh") from None
-    try:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with child([python, "-m", module], **pipes) as process:
         return _exchange(process, module, job)
-    finally:
-        _end(process)
 
 
 def _exchange(
-    process: subprocess.Popen[str], module: str, job: Mapping[str, Any]
+    process: subprocess.Popen[bytes], module: str, job: Mapping[str, Any]
 ) -> dict[str, Any]:
     assert process.stdin and process.stdout and process.stderr  # noqa: S101  (they are pipes)
     relay = threading.Thread(target=_relay, args=(process.stderr,), daemon=True)
     relay.start()
-    with process.stdin as job_pipe:
-        job_pipe.write(json.dumps(job))
+    process.stdin.write(json.dumps(job).encode())
+    process.stdin.close()
     lines = process.stdout.read().splitlines()
     status = process.wait()
     relay.join(timeout=10)
@@ -74,17 +60,6 @@ def _exchange(
     return result
 
 
-def _relay(lines: IO[str]) -> None:
+def _relay(lines: IO[bytes]) -> None:
     for line in lines:
-        log.info("%s", line.rstrip())
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        log.info("%s", line.decode(errors="replace").rstrip())

@@ -137,7 +137,9 @@ def local_password() -> str:
         ConfigError: Not in local mode, or the variable is unset.
     """
     if os.environ.get("SLUICE_ENV") != "local":
-        raise ConfigError("SLUICE_ENV is not 'local': the local stand-ins and their password are refused")
+        raise ConfigError(
+            "SLUICE_ENV is not 'local': the local stand-ins and their password are refused"
+        )
     if not (password := os.environ.get("SLUICE_LOCAL_PASSWORD")):
         raise ConfigError("SLUICE_LOCAL_PASSWORD is empty: copy .env.example to .env")
     return password

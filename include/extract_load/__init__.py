@@ -1,0 +1,1 @@
+"""Rows from a source to raw tables."""

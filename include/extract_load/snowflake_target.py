@@ -7,7 +7,7 @@ key ``server`` of the same configuration. On a real account that key is empty an
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 from singer_sdk import typing as th
 from target_snowflake.connector import SnowflakeConnector
@@ -33,7 +33,7 @@ class SluiceTarget(TargetSnowflake):
     """The target on that sink."""
 
     default_sink_class = ServerSink
-    config_jsonschema = {
+    config_jsonschema: ClassVar[dict[str, Any]] = {
         **TargetSnowflake.config_jsonschema,
         "properties": {
             **TargetSnowflake.config_jsonschema["properties"],

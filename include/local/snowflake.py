@@ -41,7 +41,7 @@ START_SECONDS = 60
 
 
 def _null_timestamps_stay_null(original: Any) -> Any:
-    """fakesnow 0.12 sends a NULL timestamp as 1970-01-01."""
+    """Fakesnow 0.12 sends a NULL timestamp as 1970-01-01."""
 
     def convert(timestamps: Any) -> Any:
         if isinstance(timestamps, pa.ChunkedArray):
@@ -210,6 +210,8 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING)
+    logging.getLogger("fakesnow.server").setLevel(logging.WARNING)
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of each REMOVE
     try:
         serve(arguments.data, arguments.port)
     except SluiceError as error:

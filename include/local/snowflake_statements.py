@@ -133,13 +133,17 @@ class Cursor(FakeSnowflakeCursor):
             literal.set("this", literal.this.replace("'", "''"))
         elif isinstance(expression, exp.Create) and expression.args["kind"] in ("TABLE", "VIEW"):
             _drop_what_is_declared_only(expression)
+            _copy_a_clone(expression)
         elif isinstance(expression, exp.Drop) and expression.args["kind"] == "FILE FORMAT":
             return [self._drop_file_format(expression.args["tables"][0])]
         elif isinstance(expression, exp.Merge):
             return [self._merge(expression)]
         elif isinstance(expression, exp.Copy):
             return self._copy_from_home(expression)
-        elif isinstance(expression, exp.Command) and str(expression.this).upper() in ("REMOVE", "RM"):
+        elif isinstance(expression, exp.Command) and str(expression.this).upper() in (
+            "REMOVE",
+            "RM",
+        ):
             ref = expression.expression.name.strip().strip("'")
             return [_remove(ref)] if ref.startswith("@~") else None
         return None
@@ -219,7 +223,10 @@ class Cursor(FakeSnowflakeCursor):
         actions = compute.value_counts(self._arrow_table.column(0).combine_chunks()).to_pylist()
         counted = {action["values"]: action["counts"] for action in actions}
         done = {type(when.args["then"]) for when in merge.args["whens"].expressions}
-        kinds = (("INSERT", "inserted", exp.Insert), ("UPDATE", "updated", exp.Update))
+        kinds: tuple[tuple[str, str, Any], ...] = (
+            ("INSERT", "inserted", exp.Insert),
+            ("UPDATE", "updated", exp.Update),
+        )
         kinds += (("DELETE", "deleted", exp.Var),)
         columns = (
             exp.alias_(
@@ -259,6 +266,13 @@ def _drop_what_is_declared_only(create: Any) -> None:
     for node in gone:
         inside = isinstance(node.parent, exp.Constraint | exp.ColumnConstraint)
         (node.parent if inside else node).pop()
+
+
+def _copy_a_clone(create: Any) -> None:
+    """Fakesnow clones into new tables only; a copy also takes the place of an old one."""
+    if create.args.get("replace") and (clone := create.args.get("clone")):
+        create.set("clone", None)
+        create.set("expression", exp.select("*").from_(clone.this))
 
 
 def _file_source(files: list[str], kind: str) -> str:
@@ -301,6 +315,6 @@ def _remove(ref: str) -> Any:
     for folder in {path.parent for path in files}:
         if not any(folder.iterdir()):
             shutil.rmtree(folder, ignore_errors=True)
-    names = [(path.name, "removed") for path in files] or [(None, None)]
+    names: list[Any] = [(path.name, "removed") for path in files] or [(None, None)]
     rows = exp.values(names, alias="t", columns=["name", "result"])
     return exp.select("*").from_(rows).limit(len(files))

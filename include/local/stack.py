@@ -138,8 +138,10 @@ class Stack:
         self._execute(f"comment on database airflow is '{version}'")
 
     def _migrated(self) -> str | None:
-        rows = self._execute("select shobj_description(oid, 'pg_database') from pg_database"
-                             " where datname = 'airflow'")
+        rows = self._execute(
+            "select shobj_description(oid, 'pg_database') from pg_database"
+            " where datname = 'airflow'"
+        )
         return str(rows[0][0]) if rows else None
 
     def _execute(self, statement: str) -> list[tuple[Any, ...]]:
@@ -156,5 +158,3 @@ class Stack:
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
-
-

@@ -17,7 +17,7 @@ TASK_DEFAULTS: dict[str, Any] = {
     "execution_timeout": timedelta(hours=2),
     "on_failure_callback": on_failure,
 }
-"""Of each task: it waits for its own success in the run before, and an outside failure is retried."""
+"""Of each task: it waits for its own success in the run before; outside failures are retried."""
 
 DAG_DEFAULTS: dict[str, Any] = {
     "catchup": False,

@@ -1,0 +1,190 @@
+"""Source files: which tables leave a database, and how.
+
+A source file is ``include/sources/<name>.yml``; its form is described in docs/add-a-source.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from include.errors import SourceFileError
+
+REPLICATIONS = ("full_table", "incremental")
+DELETES = ("none", "sweep")
+MASKS = ("redact", "drop")
+SOURCE_KEYS = ("source_connection", "warehouse_connection", "target_schema", "defaults", "streams")
+STREAM_KEYS = (
+    "table",
+    "replication",
+    "replication_key",
+    "key",
+    "columns",
+    "masks",
+    "deletes",
+)
+DEFAULT_KEYS = ("replication", "replication_key", "deletes")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One table of a source.
+
+    Attributes:
+        name: The raw table's name, in lower case.
+        table: ``schema.table`` in the source.
+        replication: ``full_table`` or ``incremental``.
+        replication_key: The column that grows with every change, for ``incremental``.
+        key: Columns that identify a row; empty takes the table's primary key.
+        columns: Columns to keep; empty keeps all.
+        masks: Column to ``redact`` (the value becomes NULL or ``***``) or ``drop``.
+        deletes: ``sweep`` compares keys after each load and removes what the source no longer has.
+    """
+
+    name: str
+    table: str
+    replication: str = "full_table"
+    replication_key: str = ""
+    key: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    masks: Mapping[str, str] = field(default_factory=dict)
+    deletes: str = "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the standard input of a child process."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`, after JSON made lists of tuples."""
+        listed = {"key": tuple(values["key"]), "columns": tuple(values["columns"])}
+        return cls(**{**values, **listed})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source file's content."""
+
+    name: str
+    source_connection: str
+    warehouse_connection: str
+    target_schema: str
+    streams: tuple[Stream, ...]
+
+    def stream(self, name: str) -> Stream:
+        """The stream of a name.
+
+        Raises:
+            SourceFileError: There is none; the message names the nearest.
+        """
+        for stream in self.streams:
+            if stream.name == name:
+                return stream
+        near = _nearest(name, [s.name for s in self.streams])
+        raise SourceFileError(f"{self.name}.yml: streams: {name!r} is not one of its streams{near}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    listed = list(known)
+    close = difflib.get_close_matches(str(word), listed, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(listed)}"
+
+
+class _Reader:
+    """Reads values of one source file and names the file and the key in every error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fail(self, key: str, why: str) -> SourceFileError:
+        return SourceFileError(f"{self.path.name}: {key}: {why}")
+
+    def mapping(self, value: Any, key: str, known: Iterable[str] = ()) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.fail(key, f"expected keys and values, found {value!r}")
+        for name in value:
+            if known and name not in known:
+                raise self.fail(
+                    f"{key}.{name}" if key else str(name), "unknown key" + _nearest(name, known)
+                )
+        return value
+
+    def text(self, values: Mapping[str, Any], key: str, where: str = "") -> str:
+        value = values.get(key)
+        if not isinstance(value, str) or not value:
+            raise self.fail(f"{where}{key}", f"expected a name, found {value!r}")
+        return value
+
+    def choice(self, value: Any, key: str, known: tuple[str, ...]) -> str:
+        if value not in known:
+            raise self.fail(key, f"{value!r} is not known" + _nearest(value, known))
+        return str(value)
+
+    def names(self, value: Any, key: str) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise self.fail(key, f"expected a list of column names, found {value!r}")
+        return tuple(value)
+
+    def stream(self, name: str, own: Any, defaults: Mapping[str, Any]) -> Stream:
+        where = f"streams.{name}"
+        if not (isinstance(name, str) and name.isidentifier() and name == name.lower()):
+            raise self.fail(where, "expected lower-case letters, digits and _ as its name")
+        values = {"replication": "full_table", "deletes": "none", **defaults}
+        values |= self.mapping(own, where, STREAM_KEYS)
+        table = self.text(values, "table", f"{where}.")
+        if table.count(".") != 1:
+            raise self.fail(f"{where}.table", f"expected schema.table, found {table!r}")
+        replication = self.choice(values["replication"], f"{where}.replication", REPLICATIONS)
+        incremental = replication == "incremental"
+        deletes = self.choice(values["deletes"], f"{where}.deletes", DELETES)
+        masks = self.mapping(values.get("masks", {}), f"{where}.masks")
+        return Stream(
+            name=name,
+            table=table,
+            replication=replication,
+            replication_key=self.text(values, "replication_key", f"{where}.")
+            if incremental
+            else "",
+            key=self.names(values.get("key", []), f"{where}.key"),
+            columns=self.names(values.get("columns", []), f"{where}.columns"),
+            masks={c: self.choice(m, f"{where}.masks.{c}", MASKS) for c, m in masks.items()},
+            deletes=deletes if incremental else "none",
+        )
+
+
+def load_source(path: Path) -> Source:
+    """Read a source file.
+
+    Args:
+        path: ``include/sources/<name>.yml``.
+
+    Raises:
+        SourceFileError: It is missing or not of the form that is expected; one line that names
+            the file, the key, the value and the nearest known key.
+    """
+    reader = _Reader(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        known = sorted(p.stem for p in path.parent.glob("*.yml"))
+        raise SourceFileError(
+            f"{path.name}: no such source file" + _nearest(path.stem, known)
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise SourceFileError(f"{path.name}: line {line}: {error.problem}") from None
+    values = reader.mapping(content, "", SOURCE_KEYS)
+    defaults = reader.mapping(values.get("defaults", {}), "defaults", DEFAULT_KEYS)
+    streams = reader.mapping(values.get("streams"), "streams")
+    return Source(
+        name=path.stem,
+        source_connection=reader.text(values, "source_connection"),
+        warehouse_connection=reader.text(values, "warehouse_connection"),
+        target_schema=reader.text(values, "target_schema"),
+        streams=tuple(reader.stream(name, own, defaults) for name, own in streams.items()),
+    )

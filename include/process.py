@@ -1,0 +1,43 @@
+"""Child processes that never outlive the work they were started for."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from include.errors import LocalError
+from include.settings import ROOT, child_environment
+
+STOP_SECONDS = 30
+
+
+@contextmanager
+def child(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program; at the end of the block it is ended if it still runs, and its pipes close.
+
+    Args:
+        command: The program and its arguments.
+        options: For ``subprocess.Popen``.
+
+    Raises:
+        LocalError: The program is not there.
+    """
+    try:
+        process = subprocess.Popen(
+            [str(word) for word in command], env=child_environment(), cwd=ROOT, **options
+        )
+    except FileNotFoundError:
+        raise LocalError(f"{command[0]} is missing: run scripts/install.sh") from None
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()

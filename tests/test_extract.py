@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from include.errors import ExtractError, SourceFileError
+from include.extract_load import spool
+from include.extract_load.source import Stream
+from include.program import run_program
+
+
+@pytest.fixture
+def extract(shop_connection, tmp_path):
+    def run(stream, connection=shop_connection, bookmark=None):
+        job = {
+            "source": "shop",
+            "stream": stream.to_dict(),
+            "connection": connection.to_dict(),
+            "run_id": "run",
+            "spool_root": str(tmp_path),
+            "bookmark": bookmark,
+        }
+        return run_program("singer", "include.extract_load.extract", job)
+
+    return run
+
+
+def spooled(tmp_path, stream):
+    import gzip
+    import json
+
+    path = spool.folder(str(tmp_path), "shop", stream.name, "run")
+    seal = spool.read_seal(path)
+    text = b"".join(gzip.open(path / s.file).read() for s in seal.rows.segments)
+    return seal, [json.loads(line) for line in text.splitlines()]
+
+
+def test_masked_and_left_out_columns_never_reach_the_disk(extract, tmp_path):
+    stream = Stream("customers", "public.customers", masks={"email": "redact", "phone": "drop"})
+    extract(stream)
+    seal, records = spooled(tmp_path, stream)
+    assert {r["email"] for r in records} == {None, "***"}
+    assert not any("phone" in r for r in records)
+    assert "phone" not in seal.rows.schema["properties"]
+
+
+def test_only_wanted_columns_and_keys_are_kept(extract, tmp_path):
+    stream = Stream("orders", "public.orders", "incremental", "updated_at", columns=("currency",))
+    extract(stream)
+    _, records = spooled(tmp_path, stream)
+    assert {c for c in records[0] if not c.startswith("_sdc")} == {
+        "order_id",
+        "currency",
+        "updated_at",
+    }
+
+
+def test_decimals_are_exact(extract, tmp_path, shop):
+    stream = Stream("products", "public.products")
+    extract(stream)
+    _, records = spooled(tmp_path, stream)
+    from contextlib import closing
+
+    with closing(shop.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("select product_id, unit_cost::text from products")
+        expected = dict(cursor.fetchall())
+    assert {r["product_id"]: r["unit_cost"] for r in records} == expected
+    assert max(len(v) for v in expected.values() if v) > 30
+
+
+def test_a_bookmark_reads_only_what_came_after_it(extract, tmp_path):
+    stream = Stream("web_events", "public.web_events", "incremental", "event_id")
+    everything = extract(stream)["rows"]
+    seal, _ = spooled(tmp_path, stream)
+    assert everything > 100
+    assert extract(stream, bookmark=seal.state)["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (Stream("gone", "public.gone"), r"streams.gone.table: public.gone does not exist"),
+        (
+            Stream("orders", "public.orders", "incremental", "updatd_at"),
+            r"streams.orders.replication_key: public.orders has no column 'updatd_at'; it has",
+        ),
+    ],
+)
+def test_a_stream_that_does_not_fit_its_table_is_one_line(extract, stream, message):
+    with pytest.raises(SourceFileError, match=message) as error:
+        extract(stream)
+    assert "\n" not in str(error.value)
+
+
+def test_incremental_without_a_key_is_refused(extract, shop):
+    from contextlib import closing
+
+    with closing(shop.connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("create table if not exists keyless (at timestamptz)")
+    with pytest.raises(SourceFileError, match=r"public.keyless has no primary key.*key: \[id\]"):
+        extract(Stream("keyless", "public.keyless", "incremental", "at"))
+
+
+def test_a_wrong_password_names_the_user_and_never_the_password(extract, shop_connection):
+    with pytest.raises(ExtractError, match="shop_reader@127.0.0.1.*authentication failed") as error:
+        extract(Stream("orders", "public.orders"), replace(shop_connection, password="not-the-one"))
+    assert "not-the-one" not in str(error.value)

@@ -1,0 +1,184 @@
+"""The local Snowflake under the real target: what loaders say to it must do what Snowflake does."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import json
+import signal
+import subprocess
+
+import pytest
+from conftest import running_snowflake
+
+from include.settings import ROOT, child_environment, settings
+
+INTEGER = {"type": ["null", "integer"]}
+TEXT = {"type": ["null", "string"]}
+DECIMAL = {**TEXT, "format": "x-singer.decimal", "precision": 38, "scale": 10}
+
+
+def schema(stream, keys=("id",), **properties):
+    body = {"type": "object", "properties": {"id": INTEGER, **properties}}
+    return {"type": "SCHEMA", "stream": stream, "schema": body, "key_properties": list(keys)}
+
+
+def records(stream, *rows, **more):
+    return [{"type": "RECORD", "stream": stream, "record": row, **more} for row in rows]
+
+
+@pytest.fixture
+def target(local_snowflake, tmp_path):
+    def run(*messages, **config):
+        path = tmp_path / "config.json"
+        options = local_snowflake.connection.target_config("RAW")
+        path.write_text(json.dumps({**options, "validate_records": False, **config}))
+        python = str(settings().program("target-snowflake", "python"))
+        lines = "".join(json.dumps(m, ensure_ascii=False) + "\n" for m in messages)
+        done = subprocess.run(
+            [python, "-m", "include.extract_load.snowflake_target", "--config", str(path)],
+            input=lines,
+            capture_output=True,
+            text=True,
+            env=child_environment(),
+            cwd=ROOT,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run
+
+
+def test_types_and_awkward_values_come_back_as_they_went_in(target, local_snowflake):
+    text = "héllo 😀 'q' \"dq\" \\ back\nnl\ttab {{x}} %s $1"
+    row = {
+        "id": 1,
+        "big": 2**53 + 1,
+        "txt": text,
+        "cost": "1234567890123456789012345678.0123456789",
+        "at": "2024-03-01T10:00:00.123456+02:00",
+        "day": "2024-02-29",
+        "ok": True,
+        "doc": {"a": {"b": [1, 2, {"c": "é"}]}},
+        "order": "a reserved word",
+    }
+    moment, day = ({**TEXT, "format": f} for f in ("date-time", "date"))
+    properties = {"big": INTEGER, "txt": TEXT, "cost": DECIMAL, "at": moment, "day": day}
+    properties |= {"ok": {"type": ["null", "boolean"]}, "doc": {"type": ["null", "object"]}}
+    properties["order"] = TEXT
+    empty = dict.fromkeys(row) | {"id": 2}
+    target(
+        schema("types", **properties),
+        *records("types", row, empty),
+        timestamp_type="TIMESTAMP_TZ",
+    )
+    columns = 'id, big, txt, cost::varchar, at, day, ok, doc, "ORDER"'
+    first, second = local_snowflake.rows(f"select {columns} from raw.types order by id")
+    assert first[:4] == (1, 2**53 + 1, text, row["cost"])
+    assert first[4] == dt.datetime.fromisoformat(row["at"])
+    assert first[5:7] == (dt.date(2024, 2, 29), True)
+    assert json.loads(first[7]) == row["doc"]
+    assert first[8] == "a reserved word"
+    assert second == (2, *[None] * 8)
+
+
+def test_upsert_keeps_the_last_row_of_a_key_and_prints_the_state(target, local_snowflake):
+    rows = [{"id": n % 10, "v": f"a{n}"} for n in range(100)]
+    state = {"type": "STATE", "value": {"n": 1}}
+    assert target(schema("ups", v=TEXT), *records("ups", *rows), state) == [{"n": 1}]
+    target(schema("ups", v=TEXT), *records("ups", {"id": 3, "v": None}, {"id": 11, "v": "new"}))
+    found = local_snowflake.rows("select id, v from raw.ups order by id")
+    expected = {n: f"a{90 + n}" for n in range(10)} | {3: None, 11: "new"}
+    assert dict(found) == expected
+
+
+@pytest.mark.parametrize(("method", "rows"), [("append-only", 6), ("overwrite", 3)])
+def test_other_load_methods(target, local_snowflake, method, rows):
+    table = method.replace("-", "_")
+    for _ in range(2):
+        target(schema(table), *records(table, *({"id": n} for n in range(3))), load_method=method)
+    assert local_snowflake.rows(f"select count(*) from raw.{table}") == [(rows,)]
+
+
+@pytest.mark.parametrize(("hard", "expected"), [(True, (3, 3)), (False, (5, 3))])
+def test_activate_version_deletes_hard_or_soft(target, local_snowflake, hard, expected):
+    table = f"version_{hard}".lower()
+    for version, size in ((1, 5), (2, 3)):
+        rows = records(table, *({"id": n} for n in range(size)), version=version)
+        end = {"type": "ACTIVATE_VERSION", "stream": table, "version": version}
+        target(schema(table), *rows, end, hard_delete=hard, add_record_metadata=True)
+    counted = f"select count(*), count_if(_sdc_deleted_at is null) from raw.{table}"
+    assert local_snowflake.rows(counted) == [expected]
+
+
+def test_new_columns_and_several_streams_in_one_run(target, local_snowflake):
+    target(
+        schema("evolving"),
+        *records("evolving", {"id": 1}),
+        schema("second", keys=("a", "b"), a=INTEGER, b=TEXT),
+        *records("second", {"id": 1, "a": 1, "b": "x"}, {"id": 2, "a": 1, "b": "x"}),
+        schema("evolving", added=TEXT),
+        *records("evolving", {"id": 2, "added": "later"}),
+        schema("empty", v=TEXT),
+    )
+    found = local_snowflake.rows("select id, added from raw.evolving order by id")
+    assert found == [(1, None), (2, "later")]
+    assert local_snowflake.rows("select id, a, b from raw.second") == [(2, 1, "x")]
+    assert local_snowflake.rows("select count(*) from raw.empty") == [(0,)]
+
+
+def test_batch_files_are_loaded_as_they_are(target, local_snowflake, tmp_path):
+    files = []
+    for part in range(2):
+        path = tmp_path / f"part-{part}.jsonl.gz"
+        with gzip.open(path, "wt") as file:
+            for n in range(1000):
+                file.write(json.dumps({"id": n + 1000 * part, "v": f"é{n}", "cost": "1.5"}) + "\n")
+        files.append(path.as_uri())
+    encoding = {"format": "jsonl", "compression": "gzip"}
+    batch = {"type": "BATCH", "stream": "batched", "encoding": encoding, "manifest": files}
+    target(schema("batched", v=TEXT, cost=DECIMAL), batch)
+    found = local_snowflake.rows("select count(*), max(v), sum(cost)::varchar from raw.batched")
+    assert found[0][:2] == (2000, "é999")
+    assert float(found[0][2]) == 3000
+
+
+def test_a_clone_takes_the_place_of_a_table(local_snowflake):
+    for statement in (
+        "create schema if not exists raw",
+        "create or replace table raw.old as select 1 as a",
+        "create or replace table raw.new as select 2 as a, 'x' as b",
+        "create or replace table raw.old clone raw.new",
+    ):
+        local_snowflake.rows(statement)
+    assert local_snowflake.rows("select * from raw.old") == [(2, "x")]
+
+
+def test_an_unknown_statement_is_an_error_at_once(local_snowflake):
+    import snowflake.connector.errors as errors
+
+    with pytest.raises(errors.ProgrammingError):
+        local_snowflake.rows("select no_such_function(1)")
+
+
+def test_committed_rows_survive_a_kill(tmp_path):
+    with running_snowflake(tmp_path) as server:
+        server.rows("create table public.kept as select 42 as answer")
+        server.stop(signal.SIGKILL)
+        server.start()
+        assert server.rows("select answer from public.kept") == [(42,)]
+
+
+def test_a_second_server_on_the_same_data_is_refused(local_snowflake):
+    command = [str(settings().program("local", "python")), "-m", "include.local.snowflake"]
+    done = subprocess.run(
+        [*command, "--data", str(local_snowflake.data)],
+        env=child_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("another local Snowflake uses")
