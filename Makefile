@@ -7,7 +7,7 @@ export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
 
-.PHONY: help install test check lock
+.PHONY: help install test check edges lock
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,15 +17,22 @@ install: ## Make the Python environments under .venvs/
 
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
-	@$(VENVS)/test/bin/python -m pytest tests
+	@$(VENVS)/test/bin/python -m pytest tests --ignore=tests/dags
+	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
 
 check: ## Lint, types, stale generated files
-	@scripts/install.sh lint test-airflow
+	@scripts/install.sh dbt lint test-airflow
 	@$(VENVS)/lint/bin/ruff check .
 	@$(VENVS)/lint/bin/ruff format --check .
 	@$(VENVS)/lint/bin/mypy --python-executable $(VENVS)/test-airflow/bin/python
 	@$(VENVS)/lint/bin/yamllint -s .
 	@$(VENVS)/lint/bin/hadolint --failure-threshold warning Dockerfile
+	@$(VENVS)/lint/bin/sqlfluff lint --processes 2 dbt
+	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --check
+
+edges: ## Write dags/edges/ from the dbt project
+	@scripts/install.sh dbt
+	@$(VENVS)/dbt/bin/python -m scripts.generate_edges
 
 lock: ## Write requirements/*.txt anew from requirements/*.in
 	@scripts/lock.sh $(LOCKED)

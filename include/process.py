@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ STOP_SECONDS = 30
 
 
 @contextmanager
-def child(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def child(
+    command: Sequence[str | Path], environment: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program; at the end of the block it is ended if it still runs, and its pipes close.
 
     Args:
         command: The program and its arguments.
+        environment: Variables to add to :func:`include.settings.child_environment`.
         options: For ``subprocess.Popen``.
 
     Raises:
@@ -27,7 +30,10 @@ def child(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.
     """
     try:
         process = subprocess.Popen(
-            [str(word) for word in command], env=child_environment(), cwd=ROOT, **options
+            [str(word) for word in command],
+            env=child_environment(environment),
+            cwd=ROOT,
+            **options,
         )
     except FileNotFoundError:
         raise LocalError(f"{command[0]} is missing: run scripts/install.sh") from None

@@ -35,7 +35,7 @@ def run_program(environment: str, module: str, job: Mapping[str, Any]) -> dict[s
         SluiceError: The error of :mod:`include.errors` that the program reported by its name.
     """
     python = settings().program(environment, "python")
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with child([python, "-m", module], **pipes) as process:
         return _exchange(process, module, job)
 

@@ -125,7 +125,7 @@ def _run_target(folder: Path) -> tuple[int, list[str]]:
     python = settings().program("target-snowflake", "python")
     command: list[str | Path] = [python, "-m", "include.extract_load.load_target", folder]
     said: list[str] = []
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     with child(command, **quiet, stderr=subprocess.PIPE) as process:
         for line in process.stderr or ():
             said = [*said[-200:], line.decode(errors="replace").rstrip()]

@@ -38,7 +38,6 @@ class _StreamOperator(BaseOperator):
     def _job(self, context: Context) -> dict[str, Any]:
         return {
             "source": self._source.name,
-            "stream": self._stream.name,
             "run_id": context["run_id"],
             "spool_root": settings().spool_root,
         }
@@ -52,6 +51,7 @@ class ExtractOperator(_StreamOperator):
         asset = raw_table(self._source, self._stream)
         connection = BaseHook.get_connection(self._source.source_connection)
         job = self._job(context) | {
+            "stream": self._stream.to_dict(),
             "connection": PostgresConnection.from_airflow(connection).to_dict(),
             "bookmark": context["asset_state_store"][asset].get(BOOKMARK),
         }
@@ -66,10 +66,13 @@ class LoadOperator(_StreamOperator):
         asset = raw_table(self._source, self._stream)
         connection = BaseHook.get_connection(self._source.warehouse_connection)
         job = self._job(context) | {
+            "stream": self._stream.name,
+            "target_schema": self._source.target_schema,
             "connection": SnowflakeConnection.from_airflow(connection).to_dict(),
         }
         result = run_program("singer", "include.extract_load.load", job)
-        context["asset_state_store"][asset].set(BOOKMARK, result.pop("bookmark"))
+        if (bookmark := result.pop("bookmark")) is not None:
+            context["asset_state_store"][asset].set(BOOKMARK, bookmark)
         return result
 
 

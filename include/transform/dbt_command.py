@@ -1,0 +1,140 @@
+"""dbt commands: one function builds the command line, one runs it."""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from include.errors import DbtProjectError, DbtRunError, DbtTestFailure
+from include.process import child
+from include.settings import settings
+
+log = logging.getLogger(__name__)
+VERBS = ("run", "seed", "snapshot", "test")
+BROKEN = 2  # dbt's own exit status for what is not a failed node
+KEPT_LINES = 200
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What came of one node.
+
+    Attributes:
+        id: dbt's unique_id.
+        status: ``success``, ``pass``, ``warn``, ``error``, ``fail`` or ``skipped``.
+        rows: Rows that the warehouse says it wrote, where it says so.
+        seconds: How long it took.
+        failures: Rows that failed a test.
+        message: dbt's message, or the database's.
+    """
+
+    id: str
+    status: str
+    rows: int | None
+    seconds: float
+    failures: int | None
+    message: str
+
+
+@dataclass(frozen=True)
+class DbtResult:
+    """What came of a command, node by node."""
+
+    nodes: tuple[NodeResult, ...]
+
+
+def command_line(verb: str, select: Sequence[str], scratch: Path) -> list[str]:
+    """The command line of one dbt command.
+
+    Args:
+        verb: One of :data:`VERBS`.
+        select: What to select, in dbt's syntax.
+        scratch: A folder of this command's own for what dbt writes.
+
+    >>> command_line("run", ["fqn:shop.a"], Path("/s"))[1:4]
+    ['run', '--select', 'fqn:shop.a']
+    """
+    project = settings().dbt_project
+    line = [str(settings().program("dbt", "dbt")), verb, "--select", *select]
+    if verb == "test":
+        line += ["--indirect-selection", "empty"]
+    line += ["--project-dir", str(project), "--profiles-dir", str(project)]
+    line += ["--target-path", str(scratch / "target"), "--log-path", str(scratch / "logs")]
+    return [*line, "--no-use-colors"]
+
+
+def run_dbt(verb: str, select: Sequence[str], environment: Mapping[str, str]) -> DbtResult:
+    """Run one dbt command and return what came of each node.
+
+    Args:
+        verb: One of :data:`VERBS`.
+        select: What to select, in dbt's syntax.
+        environment: What ``profiles.yml`` reads; holds the warehouse's password.
+
+    Raises:
+        DbtProjectError: The project does not parse, or nothing was selected.
+        DbtRunError: A node did not build.
+        DbtTestFailure: A test of error severity failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
+        scratch = Path(folder)
+        status, said = _run(command_line(verb, select, scratch), environment)
+        results = scratch / "target" / "run_results.json"
+        if status == BROKEN or not results.exists():
+            raise DbtProjectError(f"dbt {verb} {' '.join(select)}: {_reason(said)}")
+        found = _read(json.loads(results.read_text()))
+    _raise_for(verb, found)
+    if not found.nodes:
+        raise DbtProjectError(f"dbt {verb} {' '.join(select)}: selects nothing; run make edges")
+    return found
+
+
+def _run(line: Sequence[str], environment: Mapping[str, str]) -> tuple[int, Sequence[str]]:
+    said: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+    streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    with child(line, environment, stdout=subprocess.PIPE, **streams) as process:
+        for raw in process.stdout or ():
+            text = raw.decode(errors="replace").rstrip()
+            said.append(text)
+            log.info("%s", text)
+        return process.wait(), said
+
+
+def _reason(said: Sequence[str]) -> str:
+    lines = [line.strip() for line in said if line.strip()]
+    start = next((n for n, line in enumerate(lines) if "Error" in line), max(0, len(lines) - 3))
+    return " ".join(lines[start : start + 6]) or "it said nothing"
+
+
+def _read(content: Mapping[str, Any]) -> DbtResult:
+    """From run_results.json, whose form is https://schemas.getdbt.com/dbt/run-results/v6.json."""
+    return DbtResult(
+        tuple(
+            NodeResult(
+                id=entry["unique_id"],
+                status=str(entry["status"]),
+                rows=entry["adapter_response"].get("rows_affected"),
+                seconds=round(entry["execution_time"], 3),
+                failures=entry["failures"],
+                message=entry["message"] or "",
+            )
+            for entry in content["results"]
+        )
+    )
+
+
+def _raise_for(verb: str, result: DbtResult) -> None:
+    bad = [n for n in result.nodes if n.status in ("error", "fail", "skipped")]
+    if not bad:
+        return
+    text = "; ".join(f"{n.id}: {n.status}: {' '.join(n.message.split())}" for n in bad)
+    if verb == "test" and all(n.status == "fail" for n in bad):
+        raise DbtTestFailure(text)
+    raise DbtRunError(text)

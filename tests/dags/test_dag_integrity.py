@@ -1,0 +1,114 @@
+"""Every DAG imports cleanly, keeps the house's promises, and has its edge file's tasks."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEDULES = ("standard", "hourly", "late")
+
+
+@pytest.fixture(scope="session")
+def dag_bag(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    home = tmp_path_factory.mktemp("airflow")
+    os.environ |= {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    }
+    with warnings.catch_warnings():
+        # Airflow's own imports warn on their own account; what our DAG files raise is an error.
+        warnings.simplefilter("ignore")
+        from airflow.dag_processing.dagbag import DagBag
+    yield DagBag(ROOT / "dags")
+
+
+def reachable(dag, task_id):
+    found, todo = set(), [task_id]
+    while todo:
+        for child in dag.get_task(todo.pop()).downstream_task_ids:
+            if child not in found:
+                found.add(child)
+                todo.append(child)
+    return found
+
+
+def test_every_dag_imports_without_error(dag_bag):
+    assert dag_bag.import_errors == {}
+    assert set(dag_bag.dags) == {f"elt_{name}" for name in SCHEDULES}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+class TestSchedule:
+    @pytest.fixture
+    def dag(self, dag_bag, name):
+        return dag_bag.dags[f"elt_{name}"]
+
+    @pytest.fixture
+    def edges(self, name):
+        from include.schedules.edge_file import read_edge_file
+
+        return read_edge_file(ROOT / "dags" / "edges" / f"{name}_schedule.pickle")
+
+    def test_runs_one_at_a_time_and_never_for_the_past(self, dag):
+        assert (dag.max_active_runs, dag.catchup) == (1, False)
+        assert dag.tags
+        assert dag.doc_md
+
+    def test_every_task_is_owned_retried_and_reports_its_failure(self, dag):
+        for task in dag.tasks:
+            assert task.owner == "data-platform", task.task_id
+            assert task.retries >= 2, task.task_id
+            assert task.depends_on_past, task.task_id
+            assert task.on_failure_callback, task.task_id
+
+    def test_has_no_cycle(self, dag):
+        for task_id in dag.task_ids:
+            assert task_id not in reachable(dag, task_id)
+
+    def test_tasks_equal_the_nodes_of_the_edge_file(self, dag, edges):
+        expected = {f"dbt_run.{n.name}" for n in edges.nodes}
+        expected |= {f"dbt_test.{n.name}" for n in edges.nodes if n.tests}
+        assert {t for t in dag.task_ids if t.startswith("dbt_")} == expected
+
+    def test_dependencies_between_models_equal_the_edges(self, dag, edges):
+        names = {n.id: n.name for n in edges.nodes}
+        expected = {(f"dbt_run.{names[p]}", f"dbt_run.{names[c]}") for p, c in edges.edges}
+        found = {
+            (task.task_id, child)
+            for task in dag.tasks
+            for child in task.downstream_task_ids
+            if task.task_id.startswith("dbt_run.") and child.startswith("dbt_run.")
+        }
+        assert found == expected
+
+    def test_every_load_stands_before_every_dbt_task(self, dag):
+        dbt = {t for t in dag.task_ids if t.startswith("dbt_")}
+        loads = [t for t in dag.task_ids if t.startswith("load.")]
+        assert loads
+        for load in loads:
+            assert dbt <= reachable(dag, load)
+            assert f"extract.{load.partition('.')[2]}" in dag.get_task(load).upstream_task_ids
+
+    def test_no_trigger_rule_weakens_the_gate(self, dag):
+        assert {t.trigger_rule.value for t in dag.tasks} == {"all_success"}
+
+
+def test_a_missing_edge_file_breaks_only_its_own_dag(dag_bag, tmp_path):
+    from airflow.dag_processing.dagbag import DagBag
+
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    for name in ("elt_hourly.py", "elt_late.py"):
+        text = (ROOT / "dags" / name).read_text()
+        (folder / name).write_text(text.replace("late_schedule.pickle", "gone_schedule.pickle"))
+    bag = DagBag(folder)
+    assert set(bag.dags) == {"elt_hourly"}
+    (message,) = bag.import_errors.values()
+    assert "gone_schedule.pickle" in message
+    assert "make edges" in message

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from include.errors import EdgeFileError
+from include.schedules.edge_file import DataTest, EdgeFile, Node, read_edge_file, to_bytes
+
+A = Node("model.shop.a", "model", "a", "fqn:shop.a", ("x",), (DataTest("test.shop.t", "t"),), ())
+B = Node("seed.shop.b", "seed", "b", "fqn:shop.b", (), (), ())
+EDGES = EdgeFile("daily_schedule", "0" * 64, (A, B), ((B.id, A.id),), (("model.shop.o", A.id),))
+
+
+class Malicious:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(content):
+        path = tmp_path / "daily_schedule.pickle"
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def test_what_is_written_is_read_again(written):
+    assert read_edge_file(written(to_bytes(EDGES))) == EDGES
+
+
+def test_the_file_holds_builtins_only(written):
+    assert isinstance(pickle.loads(to_bytes(EDGES)), dict)  # noqa: S301
+    assert b"include" not in to_bytes(EDGES)
+
+
+def test_a_malicious_pickle_executes_nothing(written, capsys):
+    path = written(pickle.dumps({"format": 1, "nodes": Malicious()}))
+    with pytest.raises(EdgeFileError, match="asks for builtins.print"):
+        read_edge_file(path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"not a pickle", "it is not an edge file"),
+        (b"", "it is not an edge file"),
+        (pickle.dumps([1]), "it is not an edge file"),
+        (pickle.dumps({"format": 99}), "its format is 99, this Sluice reads 1"),
+        (pickle.dumps({"format": 1}), "its content is not of the expected form"),
+        (
+            to_bytes(EdgeFile("s", "", (A,), ((B.id, A.id),), ())),
+            "an edge names a node that is not in it",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line_that_says_what_to_do(written, content, why):
+    path = written(content)
+    with pytest.raises(EdgeFileError) as error:
+        read_edge_file(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: {why}")
+    assert message.endswith("write it anew with make edges")
+    assert "\n" not in message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(EdgeFileError, match="gone.pickle: it is missing"):
+        read_edge_file(tmp_path / "gone.pickle")
+
+
+def test_an_oversized_file_is_not_read(written):
+    with pytest.raises(EdgeFileError, match="at most"):
+        read_edge_file(written(b"0" * (16 * 1024 * 1024 + 1)))
