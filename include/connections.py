@@ -134,6 +134,21 @@ class SnowflakeConnection:
         )
 
     @classmethod
+    def local(cls, port: int, password: str) -> Self:
+        """The local Snowflake on a port of this machine."""
+        return cls(
+            account="local",
+            user="sluice",
+            password=password,
+            database="ANALYTICS",
+            warehouse="TRANSFORMING",
+            role="TRANSFORMER",
+            host="127.0.0.1",
+            port=port,
+            protocol="http",
+        )
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
         known = {field.name for field in fields(cls)}

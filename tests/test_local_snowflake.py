@@ -7,6 +7,7 @@ import gzip
 import json
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import running_snowflake
@@ -153,6 +154,30 @@ def test_a_clone_takes_the_place_of_a_table(local_snowflake):
     ):
         local_snowflake.rows(statement)
     assert local_snowflake.rows("select * from raw.old") == [(2, "x")]
+
+
+def test_sums_of_decimals_and_integers_are_exact(local_snowflake):
+    values = "values (0.10::number(12, 2), 1), (0.20::number(12, 2), 2)"
+    local_snowflake.rows(
+        "create or replace table public.sums as"
+        f" select sum(column1) as amount, sum(column2) as quantity from {values}"
+    )
+    assert local_snowflake.rows("select amount::varchar, quantity from public.sums") == [
+        ("0.30", 3)
+    ]
+    kinds = {row[0]: row[1] for row in local_snowflake.rows("describe table public.sums")}
+    assert kinds["AMOUNT"].startswith("NUMBER")
+    assert kinds["QUANTITY"].startswith("NUMBER")
+
+
+def test_many_sessions_may_create_one_table_at_once(local_snowflake):
+    def create(number):
+        name = f"public.shared_{number // 8}"
+        columns = ", ".join(f"c{n} varchar(50) comment 'n'" for n in range(20))
+        local_snowflake.rows(f"create table if not exists {name} ({columns}) comment = 'one'")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(create, range(64)))
 
 
 def test_an_unknown_statement_is_an_error_at_once(local_snowflake):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import logging
+import re
 import shutil
 import signal
 import sys
@@ -25,11 +26,12 @@ import fakesnow.arrow as fakesnow_arrow
 import fakesnow.server as fakesnow_server
 import pyarrow as pa
 import uvicorn
-from fakesnow import info_schema
+from fakesnow import info_schema, transforms
 from fakesnow.conn import FakeSnowflakeConnection
 from fakesnow.instance import GLOBAL_DATABASE_NAME, FakeSnow
 from fakesnow.transforms import show, stage
 from snowflake.connector.cursor import DictCursor, SnowflakeCursor
+from sqlglot import exp
 
 from include.errors import LocalError, SluiceError
 from include.local.ports import answers, free_port, require_free
@@ -52,6 +54,57 @@ def _null_timestamps_stay_null(original: Any) -> Any:
         )
 
     return convert
+
+
+def _sums_stay_exact(original: Any) -> Any:
+    """Fakesnow 0.12 sums as DOUBLE, so that text can be summed; Snowflake sums decimals exactly."""
+
+    def convert(expression: Any) -> Any:
+        summed = expression.this if isinstance(expression, exp.Sum) else None
+        converted = original(expression)
+        if summed is not None:
+            expression.set("this", summed)
+        return converted
+
+    return convert
+
+
+def _replace_not_upsert(original: Any) -> Any:
+    """Fakesnow notes comments and text lengths by an upsert.
+
+    While any other session reads, DuckDB can take the row that an upsert replaces for a duplicate
+    (https://duckdb.org/docs/stable/sql/indexes). These tables have no index here, and the cursor
+    lets one session at a time write to them.
+    """
+
+    def statement(*noted: Any) -> str:
+        insert, _, conflict = original(*noted).partition("ON CONFLICT")
+        keys = conflict[: conflict.index(")") + 1]
+        head, _, values = insert.partition("values")
+        table = head.split()[-1]
+        old = f"select {keys} from (values {values}) as noted{keys}"  # noqa: S608
+        return f"delete from {table} where {keys} in ({old}); {insert}"  # noqa: S608
+
+    return statement
+
+
+def _mend_fakesnow() -> None:
+    fakesnow_arrow.timestamp_to_sf_struct = _null_timestamps_stay_null(
+        fakesnow_arrow.timestamp_to_sf_struct
+    )
+    transforms.numeric_agg_implicit_cast = _sums_stay_exact(transforms.numeric_agg_implicit_cast)
+    for kind in ("table_comment", "text_lengths"):
+        name = f"insert_{kind}_sql"
+        setattr(info_schema, name, _replace_not_upsert(getattr(info_schema, name)))
+    for kind in ("TABLES", "COLUMNS"):
+        name = f"SQL_CREATE_GLOBAL_INFORMATION_SCHEMA_{kind}_EXT"
+        without_key = re.sub(r",\s*PRIMARY KEY\([^)]*\)", "", getattr(info_schema, name))
+        setattr(info_schema, name, without_key)
+    # A sum of integers is a HUGEINT in DuckDB, and just another NUMBER in Snowflake.
+    columns = info_schema.SQL_CREATE_GLOBAL_INFORMATION_SCHEMA_COLUMNS_VIEW
+    info_schema.SQL_CREATE_GLOBAL_INFORMATION_SCHEMA_COLUMNS_VIEW = columns.replace(
+        "columns.data_type='BIGINT'", "columns.data_type in ('BIGINT', 'HUGEINT')"
+    )
 
 
 class Connection(FakeSnowflakeConnection):
@@ -182,9 +235,7 @@ def serve(folder: Path, port: int) -> None:
         shutil.rmtree(stage_folder, ignore_errors=True)
         stage_folder.mkdir()
         stage.LOCAL_BUCKET_PATH = str(stage_folder)
-        fakesnow_arrow.timestamp_to_sf_struct = _null_timestamps_stay_null(
-            fakesnow_arrow.timestamp_to_sf_struct
-        )
+        _mend_fakesnow()
         fakesnow_server.shared_fs = LocalSnowflake(folder.resolve())
         config = uvicorn.Config(
             _NoRetry(fakesnow_server.app), host="127.0.0.1", port=port, log_level="warning"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from sqlglot import exp, parse_one
 HOME = "_FS.USER.HOME"  # the stage that stands for every user's '@~'
 STAGED = "_fs_staged"
 CONFLICT_TRIES = 40
+NOTES = threading.Lock()
 RESERVED = {
     row[0]
     for row in duckdb.execute(
@@ -215,7 +218,10 @@ class Cursor(FakeSnowflakeCursor):
         if isinstance(transformed, exp.Create) and transformed.this.name.lower() == STAGED:
             # No metadata for a temporary table: sessions would conflict over it.
             transformed.args.pop("text_lengths", None)
-        super()._execute(transformed, params)
+        # What fakesnow notes after such a statement replaces what another session may be noting.
+        noted = transformed.args.keys() & {"text_lengths", "table_comment"}
+        with NOTES if noted else nullcontext():
+            super()._execute(transformed, params)
         if isinstance(transformed, exp.Merge):
             super()._execute(self._merge_counts(transformed))
 

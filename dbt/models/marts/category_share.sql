@@ -1,6 +1,6 @@
 select
     category,
     sum(net_amount) as net_amount,
-    ratio_to_report(sum(net_amount)) over () as share
+    sum(net_amount) / nullif(sum(sum(net_amount)) over (), 0) as share
 from {{ ref('product_performance') }}
 group by category
