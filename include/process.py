@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ from include.errors import LocalError
 from include.settings import ROOT, child_environment
 
 STOP_SECONDS = 30
+PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -47,3 +51,9 @@ def child(
                     process.wait(STOP_SECONDS)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies; for a fresh child, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -25,6 +25,7 @@ class Settings:
         postgres_port: TCP port of the local Postgres on 127.0.0.1.
         snowflake_port: TCP port of the local Snowflake on 127.0.0.1.
         airflow_port: TCP port of Airflow's API server on 127.0.0.1.
+        warm_dbt: Socket of a warm dbt process, or empty: then each command starts its own dbt.
         shop_scale: Size of the sample shop; 1 is about 50,000 rows.
     """
 
@@ -36,6 +37,7 @@ class Settings:
     postgres_port: int
     snowflake_port: int
     airflow_port: int
+    warm_dbt: str
     shop_scale: float
 
     @property
@@ -95,6 +97,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         postgres_port=int(_number(env, "SLUICE_POSTGRES_PORT", "55432")),
         snowflake_port=int(_number(env, "SLUICE_SNOWFLAKE_PORT", "58085")),
         airflow_port=int(_number(env, "SLUICE_AIRFLOW_PORT", "8080")),
+        warm_dbt=env.get("SLUICE_WARM_DBT", ""),
         shop_scale=_number(env, "SHOP_SCALE", "1"),
     )
 

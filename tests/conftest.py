@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,17 +59,7 @@ class LocalSnowflake:
 
     @property
     def connection(self) -> SnowflakeConnection:
-        return SnowflakeConnection(
-            account="local",
-            user="sluice",
-            password=PASSWORD,
-            database="ANALYTICS",
-            warehouse="TRANSFORMING",
-            role="TRANSFORMER",
-            host="127.0.0.1",
-            port=self.port,
-            protocol="http",
-        )
+        return SnowflakeConnection.local(self.port, PASSWORD)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         import snowflake.connector
@@ -85,6 +76,33 @@ def running_snowflake(folder: Path) -> Iterator[LocalSnowflake]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def running_warm_dbt(
+    folder: Path, environment: Mapping[str, str], root: Path = ROOT
+) -> Iterator[Path]:
+    """A warm dbt as its own process; yields its socket, before it is warm."""
+    public = {key: value for key, value in environment.items() if "SECRET" not in key}
+    socket = Path(tempfile.mkdtemp(prefix="sluice-test-")) / "dbt.sock"
+    python = str(settings().program("dbt", "python"))
+    command = [python, "-m", "include.transform.warm_dbt_server", "--socket", str(socket)]
+    with (folder / "warm_dbt.log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            env=child_environment({**public, "PYTHONPATH": str(root)}),
+            cwd=root,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_until(socket.exists)
+        yield socket
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS)
+        assert not socket.exists(), (folder / "warm_dbt.log").read_text()
+        socket.parent.rmdir()
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,10 @@
-"""Ports of 127.0.0.1 and children that end with their parent."""
+"""Ports of 127.0.0.1."""
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import socket
-import sys
 
 from include.errors import LocalError
-
-PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
@@ -37,9 +32,3 @@ def require_free(name: str, port: int, setting: str) -> None:
             f"{name}: port {port} is taken by another program; "
             f"end it, or choose another: {setting}=<free port>"
         )
-
-
-def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies; between fork and exec, on Linux."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -27,7 +27,8 @@ import psycopg2
 from psycopg2 import sql
 
 from include.errors import LocalError, SluiceError
-from include.local.ports import end_with_parent, free_port, require_free
+from include.local.ports import free_port, require_free
+from include.process import end_with_parent
 from include.settings import local_password
 
 _WHEEL = find_spec(

@@ -20,7 +20,8 @@ from types import FrameType
 import psutil
 
 from include.errors import LocalError
-from include.local.ports import answers, end_with_parent, require_free
+from include.local.ports import answers, require_free
+from include.process import end_with_parent
 
 log = logging.getLogger(__name__)
 STOP_SECONDS = 20
@@ -67,7 +68,7 @@ class Services:
         self._running: list[tuple[Service, subprocess.Popen[bytes]]] = []
 
     def start(self, service: Service) -> None:
-        """Start a service and wait until it is ready.
+        """Start a service and wait until it is ready, where it says or shows when that is.
 
         Raises:
             LocalError: Its port is taken, or it ended, or it was not ready in time.

@@ -14,7 +14,8 @@ from typing import Any
 
 from include.errors import DbtProjectError, DbtRunError, DbtTestFailure
 from include.process import child
-from include.settings import settings
+from include.settings import child_environment, settings
+from include.transform.warm_dbt import NoWarmDbt, run_warm
 
 log = logging.getLogger(__name__)
 VERBS = ("run", "seed", "snapshot", "test")
@@ -50,24 +51,24 @@ class DbtResult:
     nodes: tuple[NodeResult, ...]
 
 
-def command_line(verb: str, select: Sequence[str], scratch: Path) -> list[str]:
-    """The command line of one dbt command.
+def arguments(verb: str, select: Sequence[str], scratch: Path) -> list[str]:
+    """What follows ``dbt`` on the command line of one command.
 
     Args:
         verb: One of :data:`VERBS`.
         select: What to select, in dbt's syntax.
         scratch: A folder of this command's own for what dbt writes.
 
-    >>> command_line("run", ["fqn:shop.a"], Path("/s"))[1:4]
+    >>> arguments("run", ["fqn:shop.a"], Path("/s"))[:3]
     ['run', '--select', 'fqn:shop.a']
     """
     project = settings().dbt_project
-    line = [str(settings().program("dbt", "dbt")), verb, "--select", *select]
+    line = [verb, "--select", *select]
     if verb == "test":
         line += ["--indirect-selection", "empty"]
     line += ["--project-dir", str(project), "--profiles-dir", str(project)]
     line += ["--target-path", str(scratch / "target"), "--log-path", str(scratch / "logs")]
-    return [*line, "--no-use-colors"]
+    return [*line, "--log-level-file", "none", "--cache-selected-only", "--no-use-colors"]
 
 
 def run_dbt(verb: str, select: Sequence[str], environment: Mapping[str, str]) -> DbtResult:
@@ -85,7 +86,7 @@ def run_dbt(verb: str, select: Sequence[str], environment: Mapping[str, str]) ->
     """
     with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
         scratch = Path(folder)
-        status, said = _run(command_line(verb, select, scratch), environment)
+        status, said = _run(arguments(verb, select, scratch), environment)
         results = scratch / "target" / "run_results.json"
         if status == BROKEN or not results.exists():
             raise DbtProjectError(f"dbt {verb} {' '.join(select)}: {_reason(said)}")
@@ -98,12 +99,21 @@ def run_dbt(verb: str, select: Sequence[str], environment: Mapping[str, str]) ->
 
 def _run(line: Sequence[str], environment: Mapping[str, str]) -> tuple[int, Sequence[str]]:
     said: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+
+    def say(text: str) -> None:
+        said.append(text)
+        log.info("%s", text)
+
+    if socket := settings().warm_dbt:
+        try:
+            return run_warm(Path(socket), line, child_environment(environment), say), said
+        except NoWarmDbt as reason:
+            log.warning("no warm dbt, starting one of its own: %s", reason)
+    program = [str(settings().program("dbt", "python")), "-m", "include.transform.dbt_program"]
     streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-    with child(line, environment, stdout=subprocess.PIPE, **streams) as process:
+    with child([*program, *line], environment, stdout=subprocess.PIPE, **streams) as process:
         for raw in process.stdout or ():
-            text = raw.decode(errors="replace").rstrip()
-            said.append(text)
-            log.info("%s", text)
+            say(raw.decode(errors="replace").rstrip())
         return process.wait(), said
 
 

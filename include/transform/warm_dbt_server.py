@@ -1,0 +1,327 @@
+"""A warm dbt: dbt imported and the project parsed once, a child forked for each command.
+
+    python -m include.transform.warm_dbt_server --socket /tmp/…/dbt.sock
+
+Runs in dbt's environment. The socket takes connections from the start: who asks early waits until
+dbt is warm. When a file of the project changes, the process starts over, and keeps those who wait.
+A child ends when the process that asked for it goes away, or the server does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import multiprocessing
+import multiprocessing.util
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from include.errors import LocalError
+from include.process import end_with_parent
+from include.settings import ROOT, settings
+from include.transform.dbt_program import make_results_safe
+
+log = logging.getLogger(__name__)
+CANCEL_SECONDS = 30
+REQUEST_SECONDS = 10
+INTERRUPTED = 130
+FAILED = 2  # dbt's own exit status for what is not a failed node
+NOT_PARSED = {"target", "logs", ".git", "__pycache__"}
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+
+
+def fingerprint(project: Path) -> Fingerprint:
+    """(path, time of change in ns, bytes) of each file that dbt may read, sorted."""
+    found = []
+    for folder, subfolders, files in os.walk(project):
+        subfolders[:] = [name for name in subfolders if name not in NOT_PARSED]
+        for name in files:
+            path = os.path.join(folder, name)  # noqa: PTH118  (10 ms for 1,000 files, not 30)
+            facts = os.stat(path)  # noqa: PTH116
+            found.append((path, facts.st_mtime_ns, facts.st_size))
+    return tuple(sorted(found))
+
+
+def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
+    """Import dbt and parse the project.
+
+    Args:
+        project: The folder of ``dbt_project.yml``.
+        not_for_parser: What the parsing process must not keep open.
+
+    Returns:
+        dbt's Manifest, or None where the project does not parse: then each command parses it
+        and says what is wrong.
+    """
+    make_results_safe()
+    import dbt.adapters.snowflake
+    import dbt.task.run
+    import dbt.task.seed
+    import dbt.task.snapshot
+    import dbt.task.test  # noqa: F401
+
+    _parse_again_where_it_matters()
+    # dbt's parser leaves threads running, which a forked child would wait for in vain.
+    fork = multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+    parser = fork.Process(target=_parse, args=(project, writer, [reader, *not_for_parser]))
+    parser.start()
+    writer.close()
+    with reader:
+        try:
+            return reader.recv()
+        except EOFError:
+            log.warning("%s is not parsed: the parsing process died", project)
+            return None
+        finally:
+            parser.join()
+
+
+def _parse(project: Path, writer: Any, not_ours: Sequence[Any]) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent()
+    for inherited in not_ours:
+        inherited.close()
+    from dbt.cli.main import dbtRunner
+
+    folder = str(project)
+    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as scratch:
+        options = ["--project-dir", folder, "--profiles-dir", folder, "--target-path", scratch]
+        options += ["--log-level-file", "none", "--no-partial-parse"]
+        outcome = dbtRunner().invoke(["--quiet", "parse", *options])
+    if not outcome.success:
+        log.warning("%s does not parse: %s", project, outcome.exception)
+    writer.send(outcome.result if outcome.success else None)
+
+
+def _parse_again_where_it_matters() -> None:
+    """Have dbt's own test for reusing a parsed project made against each command's environment."""
+    from dbt.cli import requires
+
+    original = requires.setup_manifest
+
+    def setup_manifest(context: Any, *arguments: Any, **options: Any) -> Any:
+        manifest = context.obj.get("manifest")
+        if manifest and (changed := _changed(manifest, context.obj["runtime_config"])):
+            sys.stdout.write(f"warm dbt: parsing again, for other {', '.join(changed)}\n")
+            context.obj["manifest"] = None
+        return original(context, *arguments, **options)
+
+    requires.setup_manifest = setup_manifest
+
+
+def _changed(manifest: Any, config: Any) -> list[str]:
+    from dbt.constants import DEFAULT_ENV_PLACEHOLDER
+    from dbt.parser.manifest import ManifestLoader
+
+    loader: Any = SimpleNamespace(root_project=config, all_projects=config.load_dependencies())
+    now = ManifestLoader.build_manifest_state_check(loader)
+    then = manifest.state_check
+    checks = {
+        "vars": "vars_hash",
+        "connection": "profile_hash",
+        "project": "project_hashes",
+        "project variables": "project_env_vars_hash",
+    }
+    changed = [name for name, key in checks.items() if getattr(now, key) != getattr(then, key)]
+    return changed + [
+        name
+        for name, value in manifest.env_vars.items()
+        if os.environ.get(name, DEFAULT_ENV_PLACEHOLDER) != value
+    ]
+
+
+def _read_request(connection: socket.socket) -> tuple[dict[str, Any], int]:
+    """The request, and the pipe for dbt's output."""
+    connection.settimeout(REQUEST_SECONDS)
+    _, pipes, _, _ = socket.recv_fds(connection, 1, 1)
+    text = b""
+    while not text.endswith(b"\n"):
+        part = connection.recv(1 << 16)
+        if not part:
+            raise ConnectionError("whoever asked went away")
+        text += part
+    connection.settimeout(None)
+    return json.loads(text), pipes[0]
+
+
+def _end_with(connection: int, lifeline: int, is_done: Callable[[], bool]) -> None:
+    """End this process when whoever asked for it or the server goes away.
+
+    dbt takes the interrupt, and cancels its queries.
+    """
+    select.select([connection, lifeline], [], [])
+    if is_done():
+        return
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(CANCEL_SECONDS)
+    os._exit(INTERRUPTED)
+
+
+def _run_and_exit(
+    connection: socket.socket, lifeline: int, request: Any, pipe: int, manifest: Any
+) -> None:
+    """Run one command; in a forked child, never returns.
+
+    Who is interrupted gives no answer: dbt's status would blame the project.
+    """
+    status, done = 0, threading.Event()
+    try:
+        for stream in (1, 2):
+            os.dup2(pipe, stream)
+        os.close(pipe)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        ends = (connection.fileno(), lifeline, done.is_set)
+        threading.Thread(target=_end_with, args=ends, daemon=True).start()
+        from dbt.cli.main import dbtRunner
+
+        outcome = dbtRunner(manifest=manifest).invoke(request["arguments"])
+        status = 0 if outcome.success else 1
+        if outcome.exception is not None:
+            raise outcome.exception
+    except BaseException as error:  # noqa: BLE001  (a child may never run on as a second server)
+        sys.stdout.write(f"{type(error).__name__}: {error}\n")
+        status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+    finally:
+        done.set()
+        sys.stdout.flush()
+        multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]  # its semaphores
+        for stream in (1, 2):
+            os.close(stream)
+        if status != INTERRUPTED:
+            with suppress(OSError):
+                connection.sendall(json.dumps({"status": status}).encode() + b"\n")
+        os._exit(status)
+
+
+class Server:
+    """Takes commands on a socket until SIGTERM.
+
+    Args:
+        listener: Bound and listening.
+        project: The folder of ``dbt_project.yml``.
+    """
+
+    def __init__(self, listener: socket.socket, project: Path) -> None:
+        self._listener = listener
+        # Nobody writes to this pipe; it breaks when this process dies, however it dies.
+        self._lifeline, self._held = os.pipe()
+        self._project = project
+        self._print = fingerprint(project)
+        self._manifest = warm_up(project, [listener])
+
+    def serve(self, waiting: socket.socket | None = None) -> None:
+        """Fork a child for each request.
+
+        Args:
+            waiting: A connection that an earlier form of this process has accepted.
+
+        Raises:
+            LocalError: dbt has left a thread running: a fork would copy its locks.
+        """
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel clears ended children away
+        gc.collect()
+        gc.freeze()
+        if (threads := _threads()) > 1:
+            raise LocalError(f"{threads} threads run where a fork would copy one of them")
+        while True:
+            connection = waiting or self._listener.accept()[0]
+            waiting = None
+            with connection:
+                if fingerprint(self._project) != self._print:
+                    self._start_over(connection)
+                self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        try:
+            request, pipe = _read_request(connection)
+            connection.sendall(b"started\n")
+        except (OSError, ValueError, IndexError) as error:
+            log.warning("no command: %s", error)
+            return
+        if os.fork() == 0:
+            self._listener.close()
+            os.close(self._held)
+            _run_and_exit(connection, self._lifeline, request, pipe, self._manifest)
+        os.close(pipe)
+
+    def _start_over(self, connection: socket.socket) -> None:
+        log.info("the project has changed: starting over")
+        multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
+        kept = []
+        for option, held in (("--listener", self._listener), ("--waiting", connection)):
+            held.set_inheritable(True)
+            kept += [option, str(held.fileno())]
+        module = "include.transform.warm_dbt_server"
+        command = [sys.executable, "-m", module, *sys.argv[1:3], *kept]
+        os.execv(sys.executable, command)  # noqa: S606  (no shell is what we want)
+
+
+def _threads() -> int:
+    """The threads of this process, those of libraries in C or Rust too where Linux tells."""
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o077)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(64)
+    return listener
+
+
+def main() -> int:
+    """Serve until SIGTERM, then take the socket away."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--listener", type=int)
+    parser.add_argument("--waiting", type=int)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    owner = os.getpid()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    os.chdir(ROOT)
+    listener = (
+        _listen(given.socket) if given.listener is None else socket.socket(fileno=given.listener)
+    )
+    waiting = None if given.waiting is None else socket.socket(fileno=given.waiting)
+    try:
+        began = time.monotonic()
+        server = Server(listener, settings().dbt_project)
+        sys.stdout.write(f"warm after {time.monotonic() - began:.1f} s\n")
+        sys.stdout.flush()
+        server.serve(waiting)
+    except LocalError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    finally:
+        if os.getpid() == owner:
+            given.socket.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""dbt commands on the local Snowflake: by a process of their own or a warm one, same results."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from dataclasses import replace
+
+import pytest
+from conftest import PASSWORD, running_warm_dbt
+
+from include.errors import DbtProjectError, DbtRunError, DbtTestFailure
+from include.settings import ROOT, settings
+from include.transform.dbt_command import run_dbt
+
+SEED = "fqn:shop.countries"
+TESTS = ["fqn:shop.unique_countries_country_code", "fqn:shop.not_null_countries_region"]
+
+
+@pytest.fixture(scope="module")
+def environment(local_snowflake):
+    return local_snowflake.connection.dbt_environment()
+
+
+@pytest.fixture(scope="module")
+def warm_dbt(tmp_path_factory, environment):
+    with running_warm_dbt(tmp_path_factory.mktemp("warm"), environment) as socket:
+        yield socket
+
+
+@pytest.fixture(params=["warm", "own process"])
+def way(request, monkeypatch):
+    if request.param == "warm":
+        monkeypatch.setenv("SLUICE_WARM_DBT", str(request.getfixturevalue("warm_dbt")))
+    else:
+        monkeypatch.delenv("SLUICE_WARM_DBT", raising=False)
+
+
+def rows_of(result):
+    return [replace(node, seconds=0) for node in result.nodes]
+
+
+def test_both_ways_give_the_same_results(environment, warm_dbt, monkeypatch):
+    found = []
+    for socket in ("", str(warm_dbt)):
+        monkeypatch.setenv("SLUICE_WARM_DBT", socket)
+        seeded = run_dbt("seed", [SEED], environment)
+        tested = run_dbt("test", TESTS, environment)
+        found.append([*rows_of(seeded), *sorted(rows_of(tested), key=lambda node: node.id)])
+    assert found[0] == found[1]
+    seed, *tests = found[0]
+    assert (seed.id, seed.status) == ("seed.shop.countries", "success")
+    assert [test.status for test in tests] == ["pass", "pass"]
+
+
+@pytest.mark.usefixtures("way")
+class TestFailures:
+    def test_a_missing_relation_is_an_error_that_names_the_model(self, environment):
+        with pytest.raises(DbtRunError) as failure:
+            run_dbt("run", ["fqn:shop.staging.stg_shop__suppliers"], environment)
+        assert "model.shop.stg_shop__suppliers: error: Database Error" in str(failure.value)
+        assert "does not exist" in str(failure.value)
+
+    def test_a_failing_test_says_which_and_how_many_rows(self, environment, local_snowflake):
+        run_dbt("seed", [SEED], environment)
+        local_snowflake.rows("insert into reference.countries select * from reference.countries")
+        with pytest.raises(DbtTestFailure) as failure:
+            run_dbt("test", TESTS, environment)
+        named, _, message = str(failure.value).partition(": fail: ")
+        assert named.startswith("test.shop.unique_countries_country_code")
+        assert message.startswith("Got ")
+
+    def test_what_selects_nothing_is_an_error(self, environment):
+        with pytest.raises(DbtProjectError, match="selects nothing; run make edges"):
+            run_dbt("run", ["fqn:shop.no_such_model"], environment)
+
+    def test_a_wrong_option_is_an_error_at_once(self, environment):
+        with pytest.raises(DbtProjectError, match="dbt run --nonsense"):
+            run_dbt("run", ["--nonsense"], environment)
+
+    def test_the_password_is_in_no_line_of_output(self, environment, caplog):
+        caplog.set_level(logging.DEBUG)
+        run_dbt("seed", [SEED], environment)
+        assert "seed" in caplog.text
+        assert PASSWORD not in caplog.text
+
+
+FIRST_RESULTS = """
+import sys, threading
+from include.transform.dbt_program import EMPTY_STREAM, make_results_safe
+from snowflake.connector.arrow_context import ArrowConverterContext
+from snowflake.connector.nanoarrow_arrow_iterator import PyArrowRowIterator
+
+sys.setswitchinterval(1e-6)
+make_results_safe()
+barrier = threading.Barrier(8)
+
+def read():
+    barrier.wait()
+    list(PyArrowRowIterator(None, EMPTY_STREAM, ArrowConverterContext(), *[False] * 4))
+
+threads = [threading.Thread(target=read) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_first_results_that_are_read_at_once_do_not_wait_for_each_other(attempt):
+    python = settings().program("dbt", "python")
+    subprocess.run([python, "-c", FIRST_RESULTS], check=True, timeout=60, cwd=ROOT)
