@@ -40,17 +40,31 @@ def rows_of(result):
     return [replace(node, seconds=0) for node in result.nodes]
 
 
-def test_both_ways_give_the_same_results(environment, warm_dbt, monkeypatch):
+def test_both_ways_give_the_same_results(environment, warm_dbt, local_snowflake, monkeypatch):
+    local_snowflake.rows("create schema if not exists raw_shop")
+    local_snowflake.rows(
+        "create or replace table raw_shop.web_events as select 1 as event_id, 2 as customer_id,"
+        " 'a' as session_id, 'view' as event_type, '/' as page_url,"
+        " '2026-01-30T12:00:00'::timestamp_tz as occurred_at"
+    )
+    commands = [
+        ("seed", [SEED]),
+        ("test", TESTS),
+        ("run", ["fqn:shop.staging.stg_shop__web_events"]),
+        ("run", ["fqn:shop.marts.fct_sessions"]),
+    ]
     found = []
     for socket in ("", str(warm_dbt)):
         monkeypatch.setenv("SLUICE_WARM_DBT", socket)
-        seeded = run_dbt("seed", [SEED], environment)
-        tested = run_dbt("test", TESTS, environment)
-        found.append([*rows_of(seeded), *sorted(rows_of(tested), key=lambda node: node.id)])
+        results = [run_dbt(verb, select, environment) for verb, select in commands]
+        found.append([sorted(rows_of(result), key=lambda node: node.id) for result in results])
+        assert local_snowflake.rows("select count(*) from marts.fct_sessions") == [(1,)]
+        local_snowflake.rows("drop table marts.fct_sessions")
     assert found[0] == found[1]
-    seed, *tests = found[0]
-    assert (seed.id, seed.status) == ("seed.shop.countries", "success")
-    assert [test.status for test in tests] == ["pass", "pass"]
+    assert [node.status for nodes in found[0] for node in nodes] == [
+        "success", "pass", "pass", "success", "success",
+    ]  # fmt: skip
+    assert found[0][0][0].id == "seed.shop.countries"
 
 
 @pytest.mark.usefixtures("way")

@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,6 +74,7 @@ def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
     import dbt.task.seed
     import dbt.task.snapshot
     import dbt.task.test  # noqa: F401
+    from dbt.contracts.graph.manifest import Manifest
 
     _parse_again_where_it_matters()
     # dbt's parser leaves threads running, which a forked child would wait for in vain.
@@ -83,12 +85,12 @@ def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
     writer.close()
     with reader:
         try:
-            return reader.recv()
+            parts = reader.recv()
         except EOFError:
             log.warning("%s is not parsed: the parsing process died", project)
-            return None
-        finally:
-            parser.join()
+            parts = None
+    parser.join()
+    return parts and Manifest(**parts)
 
 
 def _parse(project: Path, writer: Any, not_ours: Sequence[Any]) -> None:
@@ -105,7 +107,12 @@ def _parse(project: Path, writer: Any, not_ours: Sequence[Any]) -> None:
         outcome = dbtRunner().invoke(["--quiet", "parse", *options])
     if not outcome.success:
         log.warning("%s does not parse: %s", project, outcome.exception)
-    writer.send(outcome.result if outcome.success else None)
+        writer.send(None)
+        return
+    manifest = outcome.result
+    # Not the manifest itself: dbt 1.11.16 forgets a field where it tells pickle how to rebuild it.
+    parts = (field.name for field in fields(manifest) if not field.name.startswith("_"))
+    writer.send({name: getattr(manifest, name) for name in parts})
 
 
 def _parse_again_where_it_matters() -> None:
