@@ -6,14 +6,27 @@ LOCKED := airflow dbt singer tap-postgres target-snowflake local test test-airfl
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
+LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 
-.PHONY: help install test check edges lock
+.PHONY: help install demo up down status test check edges lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: ## Make the Python environments under .venvs/
 	@scripts/install.sh $(PRODUCTION) local
+
+demo: install ## See the whole pipeline run on this machine; again: the shop's next day
+	@$(LOCAL) demo
+
+up: install ## Start Airflow's UI, the source and the warehouse on this machine
+	@$(LOCAL) up
+
+down: ## Stop what `make up` started
+	@$(LOCAL) down
+
+status: ## Say what runs
+	@$(LOCAL) status
 
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
@@ -37,3 +50,5 @@ edges: ## Write dags/edges/ from the dbt project
 lock: ## Write requirements/*.txt anew from requirements/*.in
 	@scripts/lock.sh $(LOCKED)
 
+clean: down ## Remove the local databases, spools and logs
+	@rm -rf .local

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg2
 
+from include.connections import SnowflakeConnection
 from include.errors import LocalError
 from include.local import airflow
 from include.local.services import Service, Services
@@ -30,6 +34,8 @@ class Stack:
 
     def __enter__(self) -> Self:
         self.services.end_leftovers()
+        # A socket's path may have 107 bytes: too few for a folder of the project's.
+        self._sockets = Path(tempfile.mkdtemp(prefix="sluice-"))
         return self
 
     def __exit__(
@@ -39,15 +45,31 @@ class Stack:
         trace: TracebackType | None,
     ) -> None:
         self.services.stop()
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def start_databases(self) -> None:
-        """Start Postgres and the local Snowflake.
+        """Start Postgres, the local Snowflake, and a dbt that is warm when the first model runs.
 
         Raises:
             LocalError: A port is taken, or one of them ended or was not ready in time.
         """
         self.services.start(self._server("postgres", self.here.postgres_port))
         self.services.start(self._server("snowflake", self.here.snowflake_port))
+        self.services.start(self._warm_dbt())
+
+    def _warm_dbt(self) -> Service:
+        python = self.here.program("dbt", "python")
+        module = "include.transform.warm_dbt_server"
+        warehouse = SnowflakeConnection.local(self.here.snowflake_port, "unset").dbt_environment()
+        return Service(
+            "warm-dbt",
+            [str(python), "-m", module, "--socket", str(self._socket)],
+            child_environment(warehouse),
+        )
+
+    @property
+    def _socket(self) -> Path:
+        return self._sockets / "dbt.sock"
 
     def _server(self, name: str, port: int) -> Service:
         python = self.here.program("local", "python")
@@ -109,6 +131,7 @@ class Stack:
             self.secrets,
             self.password,
             AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE=str(schedules),
+            SLUICE_WARM_DBT=str(self._socket),
         )
         self._migrate(env)
         for service in airflow.services(self.here, env, triggerer=triggerer):

@@ -90,7 +90,21 @@ def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
             log.warning("%s is not parsed: the parsing process died", project)
             parts = None
     parser.join()
-    return parts and Manifest(**parts)
+    return parts and _ready(Manifest(**parts))
+
+
+def _ready(manifest: Any) -> Any:
+    """Make what every command would make for itself: lookups, and macros as Python."""
+    from dbt_common.clients.jinja import template_cache
+    from dbt_common.exceptions import DbtBaseException
+
+    manifest.build_parent_and_child_maps()
+    for lookup in ("ref_lookup", "source_lookup", "disabled_lookup", "singular_test_lookup"):
+        getattr(manifest, lookup)
+    for macro in manifest.macros.values():
+        with suppress(DbtBaseException):  # one that is broken matters where it is called
+            template_cache.get_node_template(macro)
+    return manifest
 
 
 def _parse(project: Path, writer: Any, not_ours: Sequence[Any]) -> None:
