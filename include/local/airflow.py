@@ -95,9 +95,11 @@ def environment(settings: Settings, own: Secrets, password: str, **extra: str) -
 
 
 def services(settings: Settings, env: Mapping[str, str], *, triggerer: bool) -> list[Service]:
-    """Airflow's processes, in the order in which they are started."""
+    """Airflow's processes, in the order in which they are started.
+
+    The last is ended first: when the scheduler ends, its tasks still reach the API server.
+    """
     program = str(settings.program("airflow", "airflow"))
-    names = ["scheduler", "dag-processor", *(["triggerer"] if triggerer else [])]
     api = Service(
         "api-server",
         [program, "api-server"],
@@ -106,7 +108,8 @@ def services(settings: Settings, env: Mapping[str, str], *, triggerer: bool) -> 
         "SLUICE_AIRFLOW_PORT",
         ready_seconds=120,
     )
-    return [*(Service(name, [program, name], env) for name in names), api]
+    others = ["dag-processor", *(["triggerer"] if triggerer else []), "scheduler"]
+    return [api, *(Service(name, [program, name], env) for name in others)]
 
 
 def connections(settings: Settings, password: str) -> list[dict[str, Any]]:

@@ -1,27 +1,34 @@
 """Local services: started in order, watched, ended together, none left behind.
 
-Each service is a process group of its own that gets SIGTERM when its parent dies, however it
-dies, and its process id is on disk, so that the next command can end what a killed one left.
+Each service is a session of its own, and its process id is on disk. A guard, which runs for as long
+as services do, ends them when the command that started them dies, however it dies; what a killed
+guard leaves, the next command ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
 from include.errors import LocalError
 from include.local.ports import answers, require_free
-from include.process import end_with_parent
+from include.settings import child_environment
 
 log = logging.getLogger(__name__)
 STOP_SECONDS = 20
@@ -63,19 +70,37 @@ class Services:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._id = uuid.uuid4().hex
         self._logs = folder / "logs"
         self._register = folder / "services.json"
         self._running: list[tuple[Service, subprocess.Popen[bytes]]] = []
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._sockets: Path | None = None
 
-    def start(self, service: Service) -> None:
-        """Start a service and wait until it is ready, where it says or shows when that is.
+    @property
+    def sockets(self) -> Path:
+        """A folder for sockets, whose paths may have 107 bytes; removed when services stop."""
+        if not self._sockets:
+            self._sockets = Path(tempfile.mkdtemp(prefix="sluice-"))
+            self._write_register()
+        return self._sockets
+
+    def start(self, *services: Service) -> None:
+        """Start services side by side and wait until all of them are ready.
 
         Raises:
-            LocalError: Its port is taken, or it ended, or it was not ready in time.
+            LocalError: A port is taken, or a service ended, or it was not ready in time.
         """
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._guard = self._guard or self._start_guard()
+        started = [(service, self._spawn(service)) for service in services]
+        for service, process in started:
+            self._wait_until_ready(service, process)
+
+    def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
         if service.port:
             require_free(service.name, service.port, service.port_setting)
-        self._logs.mkdir(parents=True, exist_ok=True)
         with self._log_of(service).open("wb") as output:
             process = subprocess.Popen(
                 list(service.command),
@@ -84,11 +109,18 @@ class Services:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=end_with_parent,
             )
         self._running.append((service, process))
         self._write_register()
-        self._wait_until_ready(service, process)
+        return process
+
+    def _start_guard(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "include.local.services", str(self._folder), self._id],
+            env=child_environment(),
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def _wait_until_ready(self, service: Service, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + service.ready_seconds
@@ -132,34 +164,54 @@ class Services:
             _, process = self._running.pop()
             end_tree(process.pid)
             process.wait()
-        self._register.unlink(missing_ok=True)
+        self.end_leftovers()
+        if self._guard:
+            self._guard.communicate()
+            self._guard = None
 
-    def end_leftovers(self) -> list[str]:
+    def end_leftovers(self, started_by: str | None = None) -> list[str]:
         """End what an earlier command left behind.
+
+        Args:
+            started_by: Only what these services started; a guard must not end another's.
 
         Returns:
             The names of the services that were still running, in starting order.
         """
-        found = self.recorded()
-        for pid, _ in reversed(found):
-            end_tree(pid)
-        self._register.unlink(missing_ok=True)
-        return [name for _, name in found]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "ending").open("w") as one_at_a_time:
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            register = self._read_register()
+            if started_by and register.get("id") != started_by:
+                return []
+            found = self.recorded()
+            for pid, _ in reversed(found):
+                end_tree(pid)
+            if register.get("sockets"):
+                shutil.rmtree(register["sockets"], ignore_errors=True)
+            self._register.unlink(missing_ok=True)
+            self._sockets = None
+            return [name for _, name in found]
 
     def recorded(self) -> list[tuple[int, str]]:
         """(process id, name) of the recorded services that run, in starting order."""
-        try:
-            entries = json.loads(self._register.read_text())
-        except (FileNotFoundError, ValueError):
-            return []
+        entries = self._read_register().get("services", [])
         return [(e["pid"], e["name"]) for e in entries if _started_at(e["pid"]) == e["started"]]
 
+    def _read_register(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._register.read_text()))
+        except (FileNotFoundError, ValueError):
+            return {}
+
     def _write_register(self) -> None:
-        entries = [
+        services = [
             {"name": s.name, "pid": p.pid, "started": _started_at(p.pid)} for s, p in self._running
         ]
+        sockets = self._sockets and str(self._sockets)
         part = self._register.with_suffix(".part")
-        part.write_text(json.dumps(entries))
+        register = {"id": self._id, "services": services, "sockets": sockets}
+        part.write_text(json.dumps(register))
         part.replace(self._register)
 
 
@@ -223,3 +275,17 @@ def write_private(path: Path, text: str) -> None:
     part.touch(mode=0o600, exist_ok=True)
     part.write_text(text)
     part.replace(path)
+
+
+def main() -> int:
+    """Wait until standard input ends, which it does with its writer; then end what still runs."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.read()
+    folder, started_by = sys.argv[1:]
+    Services(Path(folder)).end_leftovers(started_by)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,8 +32,6 @@ class Stack:
 
     def __enter__(self) -> Self:
         self.services.end_leftovers()
-        # A socket's path may have 107 bytes: too few for a folder of the project's.
-        self._sockets = Path(tempfile.mkdtemp(prefix="sluice-"))
         return self
 
     def __exit__(
@@ -45,7 +41,6 @@ class Stack:
         trace: TracebackType | None,
     ) -> None:
         self.services.stop()
-        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def start_databases(self) -> None:
         """Start Postgres, the local Snowflake, and a dbt that is warm when the first model runs.
@@ -53,9 +48,11 @@ class Stack:
         Raises:
             LocalError: A port is taken, or one of them ended or was not ready in time.
         """
-        self.services.start(self._server("postgres", self.here.postgres_port))
-        self.services.start(self._server("snowflake", self.here.snowflake_port))
-        self.services.start(self._warm_dbt())
+        self.services.start(
+            self._server("postgres", self.here.postgres_port),
+            self._server("snowflake", self.here.snowflake_port),
+            self._warm_dbt(),
+        )
 
     def _warm_dbt(self) -> Service:
         python = self.here.program("dbt", "python")
@@ -69,7 +66,7 @@ class Stack:
 
     @property
     def _socket(self) -> Path:
-        return self._sockets / "dbt.sock"
+        return self.services.sockets / "dbt.sock"
 
     def _server(self, name: str, port: int) -> Service:
         python = self.here.program("local", "python")
@@ -134,8 +131,7 @@ class Stack:
             SLUICE_WARM_DBT=str(self._socket),
         )
         self._migrate(env)
-        for service in airflow.services(self.here, env, triggerer=triggerer):
-            self.services.start(service)
+        self.services.start(*airflow.services(self.here, env, triggerer=triggerer))
         client = airflow.Client(self.here.airflow_port, self.secrets.admin_password)
         for connection in airflow.connections(self.here, self.password):
             client.ensure_connection(connection)

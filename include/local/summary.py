@@ -1,0 +1,67 @@
+"""What the demo shows at its end, as one line of JSON: raw tables against their source, one mart.
+
+Runs in the ``local`` environment, where both drivers are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+import snowflake.connector
+
+from include.connections import PostgresConnection, SnowflakeConnection
+from include.errors import SluiceError
+from include.extract_load.reconcile import compare
+from include.extract_load.source import load_source
+from include.settings import local_password, settings
+
+MART = "MARTS.DAILY_REVENUE"
+COLUMNS = "ordered_on, currency, order_count, net_amount, tax_amount"
+QUERY = f"select {COLUMNS} from {MART} order by ordered_on desc, currency limit 6"  # noqa: S608
+
+
+def summary(postgres: PostgresConnection, warehouse: SnowflakeConnection) -> dict[str, Any]:
+    """Compare every stream of the shop and read the first rows of a mart.
+
+    Returns:
+        ``tables``: by stream, what :class:`Comparison` holds and ``equal``; ``mart``: ``name``,
+        ``columns`` and ``rows`` (text).
+    """
+    source = load_source(settings().sources / "shop.yml")
+    tables = {}
+    for stream in source.streams:
+        found = compare(source, stream, postgres, warehouse)
+        tables[stream.name] = {**asdict(found), "equal": found.equal}
+    with closing(snowflake.connector.connect(**warehouse.connect_args())) as session:
+        with closing(session.cursor()) as cursor:
+            rows = [[str(value) for value in row] for row in cursor.execute(QUERY).fetchall()]
+            columns = [column[0].lower() for column in cursor.description]
+    return {"tables": tables, "mart": {"name": MART.lower(), "columns": columns, "rows": rows}}
+
+
+def main() -> int:
+    """Print the summary of the local databases."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--postgres-port", type=int, required=True)
+    parser.add_argument("--snowflake-port", type=int, required=True)
+    ports = parser.parse_args()
+    try:
+        password = local_password()
+        postgres = PostgresConnection(
+            "127.0.0.1", ports.postgres_port, "shop_reader", password, "shop"
+        )
+        warehouse = SnowflakeConnection.local(ports.snowflake_port, password)
+        sys.stdout.write(json.dumps(summary(postgres, warehouse)) + "\n")
+    except SluiceError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
