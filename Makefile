@@ -2,13 +2,13 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENVS := $(or $(SLUICE_VENVS),$(CURDIR)/.venvs)
-LOCKED := airflow dbt singer tap-postgres target-snowflake local test test-airflow lint
+LOCKED := airflow dbt singer tap-postgres target-snowflake local test test-airflow lint browser
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 
-.PHONY: help install demo up down status test check edges lock clean
+.PHONY: help install demo up down status picture test check edges lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,10 @@ down: ## Stop what `make up` started
 
 status: ## Say what runs
 	@$(LOCAL) status
+
+picture: ## Take docs/pictures/ anew from Airflow's UI, beside make up
+	@scripts/install.sh browser
+	@$(VENVS)/browser/bin/python -m scripts.screenshot --out docs/pictures/elt_standard.png
 
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
