@@ -15,6 +15,7 @@ from airflow.sdk.definitions.context import Context
 from include.connections import PostgresConnection, SnowflakeConnection
 from include.extract_load.source import Source, Stream
 from include.program import run_program
+from include.retries import where_a_retry_helps
 from include.settings import settings
 
 BOOKMARK = "bookmark"
@@ -50,12 +51,13 @@ class ExtractOperator(_StreamOperator):
         """Return what the seal says: rows, bytes, seconds."""
         asset = raw_table(self._source, self._stream)
         connection = BaseHook.get_connection(self._source.source_connection)
-        job = self._job(context) | {
-            "stream": self._stream.to_dict(),
-            "connection": PostgresConnection.from_airflow(connection).to_dict(),
-            "bookmark": context["asset_state_store"][asset].get(BOOKMARK),
-        }
-        return run_program("singer", "include.extract_load.extract", job)
+        with where_a_retry_helps():
+            job = self._job(context) | {
+                "stream": self._stream.to_dict(),
+                "connection": PostgresConnection.from_airflow(connection).to_dict(),
+                "bookmark": context["asset_state_store"][asset].get(BOOKMARK),
+            }
+            return run_program("singer", "include.extract_load.extract", job)
 
 
 class LoadOperator(_StreamOperator):
@@ -65,12 +67,13 @@ class LoadOperator(_StreamOperator):
         """Return what the ledger says: rows, deleted rows, bytes, seconds."""
         asset = raw_table(self._source, self._stream)
         connection = BaseHook.get_connection(self._source.warehouse_connection)
-        job = self._job(context) | {
-            "stream": self._stream.name,
-            "target_schema": self._source.target_schema,
-            "connection": SnowflakeConnection.from_airflow(connection).to_dict(),
-        }
-        result = run_program("singer", "include.extract_load.load", job)
+        with where_a_retry_helps():
+            job = self._job(context) | {
+                "stream": self._stream.name,
+                "target_schema": self._source.target_schema,
+                "connection": SnowflakeConnection.from_airflow(connection).to_dict(),
+            }
+            result = run_program("singer", "include.extract_load.load", job)
         if (bookmark := result.pop("bookmark")) is not None:
             context["asset_state_store"][asset].set(BOOKMARK, bookmark)
         return result

@@ -168,6 +168,10 @@ class Client:
             )
         return response
 
+    def close(self) -> None:
+        """Close the connections to the API server."""
+        self._http.close()
+
     def call(self, method: str, path: str, **options: Any) -> Any:
         """Call ``/api/v2/<path>`` and return the decoded answer.
 

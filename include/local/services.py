@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -224,31 +224,25 @@ def _started_at(pid: int) -> float | None:
 
 
 def end_tree(pid: int, seconds: float = STOP_SECONDS) -> None:
-    """End a process and all below it: SIGTERM to it, SIGKILL to what is left.
+    """End a process and all below it: SIGTERM to it, then to what it left, SIGKILL at last.
 
     Args:
         pid: The process id.
-        seconds: How long they may take.
+        seconds: How long it may take.
     """
     try:
         top = psutil.Process(pid)
-        family = [top, *top.children(recursive=True)]
+        family = top.children(recursive=True)
         top.terminate()
     except psutil.NoSuchProcess:
         return
-    _, alive = psutil.wait_procs(family, timeout=seconds)
-    for process in alive:
-        with _gone_is_fine():
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except psutil.NoSuchProcess:
-        pass
+    psutil.wait_procs([top], timeout=seconds)
+    _, alive = psutil.wait_procs([top, *family], timeout=1)
+    for signal_to in (psutil.Process.terminate, psutil.Process.kill):
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                signal_to(process)
+        _, alive = psutil.wait_procs(alive, timeout=5)
 
 
 @contextmanager

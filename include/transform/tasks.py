@@ -7,10 +7,9 @@ from typing import Any
 
 from airflow.sdk import Asset, BaseHook, BaseOperator, TaskGroup
 from airflow.sdk.definitions.context import Context
-from airflow.sdk.exceptions import AirflowFailException
 
 from include.connections import SnowflakeConnection
-from include.errors import DbtTestFailure
+from include.retries import where_a_retry_helps
 from include.schedules.edge_file import EdgeFile, Node
 from include.transform.dbt_command import run_dbt
 
@@ -39,11 +38,10 @@ class DbtOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the number of nodes and each one's status, rows, seconds and failures."""
-        warehouse = SnowflakeConnection.from_airflow(BaseHook.get_connection(self._connection))
-        try:
+        connection = BaseHook.get_connection(self._connection)
+        with where_a_retry_helps():
+            warehouse = SnowflakeConnection.from_airflow(connection)
             result = run_dbt(self._verb, self._select, warehouse.dbt_environment())
-        except DbtTestFailure as failure:
-            raise AirflowFailException(str(failure)) from failure
         return {"nodes": len(result.nodes), "results": [asdict(n) for n in result.nodes]}
 
 

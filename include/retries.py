@@ -1,0 +1,25 @@
+"""Which errors Airflow retries: those of the outside world, and those nobody foresaw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.errors import OutsideError, SluiceError
+
+
+@contextmanager
+def where_a_retry_helps() -> Iterator[None]:
+    """Around a task's work: an error that a retry cannot mend fails the task at its first try.
+
+    Raises:
+        AirflowFailException: In place of a SluiceError that is no OutsideError.
+    """
+    try:
+        yield
+    except OutsideError:
+        raise
+    except SluiceError as error:
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
