@@ -66,6 +66,7 @@ def read_project(folder: Path) -> Project:
     Raises:
         DbtProjectError: It does not parse, or a selector cannot be used.
     """
+    _read_yaml(folder / "dbt_project.yml", "it makes a folder a dbt project")
     names = schedule_names(folder / "selectors.yml")
     with tempfile.TemporaryDirectory(prefix="sluice-") as scratch:
         os.environ.clear()
@@ -93,12 +94,10 @@ def schedule_names(path: Path) -> list[str]:
     Raises:
         DbtProjectError: The file cannot be read, or there is none.
     """
+    content = _read_yaml(path, "it names the schedules")
     try:
-        content = yaml.safe_load(path.read_text())
         names = sorted(str(s["name"]) for s in content["selectors"])
-    except FileNotFoundError:
-        raise DbtProjectError(f"{path}: no such file; it names the schedules") from None
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         why = " ".join(str(error).split())
         raise DbtProjectError(f"{path}: expected a list `selectors:` with names; {why}") from None
     schedules = [name for name in names if name.endswith(SUFFIX)]
@@ -107,6 +106,15 @@ def schedule_names(path: Path) -> list[str]:
     if double := [n for n in schedules if schedules.count(n) > 1]:
         raise DbtProjectError(f"{path}: {double[0]} stands there twice")
     return schedules
+
+
+def _read_yaml(path: Path, purpose: str) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise DbtProjectError(f"{path}: no such file; {purpose}") from None
+    except yaml.YAMLError as error:
+        raise DbtProjectError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
 def _invoke(arguments: list[str], folder: Path, manifest: Any = None) -> Any:

@@ -31,7 +31,10 @@ def _chapter(file: EdgeFile) -> str:
         "",
     ]
     if file.foreign_parents:
-        pairs = (f"`{child}` reads `{foreign}`" for foreign, child in file.foreign_parents)
+        pairs = (
+            f"`{names[child]}` reads `{foreign.split('.', 2)[2]}`"
+            for foreign, child in file.foreign_parents
+        )
         lines += ["From other schedules: " + "; ".join(pairs), ""]
     lines += ["| Node | Kind | After | Tests |", "| --- | --- | --- | --- |"]
     for node in file.nodes:

@@ -1,0 +1,105 @@
+"""What `astro dev start` reads. No Docker engine is needed: what can be checked without, is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+import yaml
+from conftest import wait_until
+
+from include.local.airflow import connections
+from include.local.ports import answers, free_port
+from include.settings import ROOT, load_local_environment, settings
+
+# https://www.astronomer.io/docs/astro/cli/develop-project#configure-airflow_settingsyaml
+SETTINGS = {
+    "connections": {"conn_id", "conn_type", "conn_host", "conn_schema", "conn_login"}
+    | {"conn_password", "conn_port", "conn_uri", "conn_extra"},
+    "pools": {"pool_name", "pool_slot", "pool_description"},
+    "variables": {"variable_name", "variable_value"},
+}
+
+
+@pytest.fixture
+def compose():
+    return yaml.safe_load((ROOT / "docker-compose.override.yml").read_text())
+
+
+def test_airflow_settings_have_the_keys_that_astro_knows():
+    content = yaml.safe_load((ROOT / "airflow_settings.yaml").read_text())
+    assert set(content) == {"airflow"}
+    assert set(content["airflow"]) <= set(SETTINGS)
+    for kind, known in SETTINGS.items():
+        for entry in content["airflow"].get(kind) or []:
+            assert set(entry) <= known, entry
+    assert isinstance(content["airflow"]["connections"][0]["conn_port"], int)
+
+
+def test_local_connections_equal_those_of_airflow_settings():
+    listed = yaml.safe_load((ROOT / "airflow_settings.yaml").read_text())["airflow"]["connections"]
+    made = connections(settings({}), listed[0]["conn_password"])
+    for entry, body in zip(listed, made, strict=True):
+        assert (body["connection_id"], body["login"]) == (entry["conn_id"], entry["conn_login"])
+        assert yaml.safe_load(body["extra"]) == entry["conn_extra"]
+        assert body["password"] == entry["conn_password"]
+    assert (made[0]["host"], made[0]["port"]) == (listed[0]["conn_host"], listed[0]["conn_port"])
+
+
+def test_the_password_in_the_settings_is_that_of_the_example_environment(monkeypatch):
+    monkeypatch.delenv("SLUICE_LOCAL_PASSWORD")
+    load_local_environment()
+    listed = yaml.safe_load((ROOT / "airflow_settings.yaml").read_text())["airflow"]["connections"]
+    assert {entry["conn_password"] for entry in listed} == {os.environ["SLUICE_LOCAL_PASSWORD"]}
+
+
+def test_every_path_in_the_compose_file_and_the_dockerfile_is_there(compose):
+    named = [set() for _ in range(2)]
+    for service in compose["services"].values():
+        named[0] |= {v.partition(":")[0] for v in service.get("volumes", []) if v[0] == "."}
+        named[0] |= {word for word in service.get("command", []) if "/" in word}
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY"):
+            named[1] |= {w for w in shlex.split(line)[1:-1] if not w.startswith("--")}
+    assert "./dbt" in named[0] and "requirements/" in named[1]
+    for path in named[0] | named[1]:
+        assert (ROOT / path).exists(), path
+
+
+def test_every_service_that_runs_or_parses_dags_has_the_dbt_project(compose):
+    for name in ("scheduler", "dag-processor", "triggerer"):
+        assert "./dbt:/usr/local/airflow/dbt:ro" in compose["services"][name]["volumes"]
+
+
+def test_the_image_makes_every_environment_that_tasks_start(compose):
+    text = (ROOT / "Dockerfile").read_text()
+    made = set(re.search(r"install\.sh ([\w -]+)$", text, re.M)[1].split())
+    used = {"tap-postgres", "target-snowflake"}
+    for file in (ROOT / "include").rglob("*.py"):
+        if "local" not in file.parts:
+            code = file.read_text()
+            used |= set(re.findall(r'(?:run_program|\.program)\(\s*"([\w-]+)"', code))
+    assert used == made
+
+
+@pytest.mark.parametrize("name", ["postgres", "snowflake"])
+def test_a_stand_in_serves_as_the_compose_file_starts_it(compose, tmp_path, name):
+    service = next(s for s in compose["services"].values() if name in s.get("command", []))
+    port = free_port()
+    variables = {f"SLUICE_{name.upper()}_PORT": str(port), "SLUICE_DATA": str(tmp_path)}
+    own = {"SLUICE_USER": "0", "SLUICE_VENVS": str(settings().venvs)}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            service["command"], cwd=ROOT, env=os.environ | variables | own, stdout=log, stderr=log
+        )
+    try:
+        wait_until(lambda: answers(port) or process.poll() is not None)
+        wanted = '"orders": 7000' if name == "postgres" else f"listening on 127.0.0.1:{port}"
+        wait_until(lambda: wanted in (tmp_path / "log").read_text(), seconds=60)
+    finally:
+        process.terminate()
+        process.wait(30)
+    wait_until(lambda: not answers(port))
