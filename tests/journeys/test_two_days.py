@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from collections import Counter
 from contextlib import closing
 
 import pytest
@@ -12,7 +15,7 @@ from include.extract_load.reconcile import compare
 from include.extract_load.source import load_source
 from include.local import shop_data
 from include.program import run_program
-from include.settings import ROOT
+from include.settings import ROOT, child_environment, settings
 
 SOURCE = load_source(ROOT / "include/sources/shop.yml")
 
@@ -50,6 +53,25 @@ class Pipeline:
             results[stream.name] = self.load(stream, run_id)
         return results
 
+    def dbt(self, *command):
+        """Run a whole dbt command; returns the statuses of its nodes by their ids."""
+        target = self.root / "target"
+        folders = ["--target-path", target, "--log-path", target, "--profiles-dir", "dbt"]
+        python = settings().program("dbt", "python")
+        line = [python, "-m", "include.transform.dbt_program", *command, "--project-dir", "dbt"]
+        done = subprocess.run(
+            [*line, *folders],
+            cwd=ROOT,
+            env=child_environment(self.warehouse.dbt_environment()),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stdout
+        name = "sources.json" if command[0] == "source" else "run_results.json"
+        results = json.loads((target / name).read_text())["results"]
+        return {result["unique_id"]: result["status"] for result in results}
+
     def differences(self):
         compared = {
             s.name: compare(SOURCE, s, self.postgres, self.warehouse) for s in SOURCE.streams
@@ -61,6 +83,7 @@ class Pipeline:
 def pipeline(shop_connection, local_snowflake, tmp_path_factory):
     made = Pipeline(shop_connection, local_snowflake.connection, tmp_path_factory.mktemp("spool"))
     made.first = made.run("day-0")
+    made.built = made.dbt("build")
     return made
 
 
@@ -80,6 +103,42 @@ def test_raw_tables_equal_their_source_and_only_changes_are_loaded(pipeline, sho
         "select count(*), count(distinct run_id) from raw_shop._sluice_loads"
     )
     assert loads == [(16, 2)]
+
+
+def test_dbt_builds_on_both_days_and_increments_equal_a_full_refresh(pipeline, local_snowflake):
+    kinds = Counter(key.partition(".")[0] for key in pipeline.built)
+    assert kinds["model"] >= 20 and kinds["test"] >= 60
+    assert kinds["snapshot"] == kinds["seed"] == kinds["unit_test"] == 1
+    assert set(pipeline.built.values()) == {"success", "pass", "no-op"}
+    assert [key for key, status in pipeline.built.items() if status == "no-op"] == [
+        "exposure.shop.revenue_dashboard"
+    ]
+    tables = ("fct_payments", "fct_sessions", "hourly_traffic", "daily_revenue")
+
+    def content():
+        found = {table: local_snowflake.rows(f"select * from marts.{table}") for table in tables}
+        return {table: sorted(map(repr, rows)) for table, rows in found.items()}
+
+    before = content()
+    assert pipeline.dbt("build") == pipeline.built
+    incremental = content()
+    assert incremental != before
+    versions = "select count(*), count(distinct product_id) from snapshots.products_snapshot"
+    ((rows, products),) = local_snowflake.rows(versions)
+    assert rows > products
+    pipeline.dbt("run", "--full-refresh")
+    assert content() == incremental
+
+
+def test_dbt_tells_how_fresh_sources_are_and_describes_the_warehouse(pipeline):
+    freshness = pipeline.dbt("source", "freshness")
+    assert len(freshness) == len(SOURCE.streams)
+    assert set(freshness.values()) == {"pass"}
+    pipeline.dbt("docs", "generate")
+    catalog = json.loads((pipeline.root / "target" / "catalog.json").read_text())
+    orders = catalog["nodes"]["model.shop.fct_orders"]
+    assert orders["metadata"]["type"] == "BASE TABLE"
+    assert orders["columns"]["ORDER_ID"]["type"] == "NUMBER"
 
 
 def test_loading_the_same_spool_again_changes_nothing(pipeline):

@@ -1,10 +1,3 @@
-{{ config(
-    materialized='incremental',
-    unique_key='payment_id',
-    incremental_strategy='merge',
-    on_schema_change='append_new_columns'
-) }}
-
 select
     payment_id,
     order_id,
@@ -15,4 +8,3 @@ select
     paid_at,
     updated_at
 from {{ ref('stg_shop__payments') }}
-{{ only_recent('updated_at') }}
