@@ -50,10 +50,15 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def run_demo(here: Settings) -> None:
+def run_demo(here: Settings, began: float) -> None:
     """Run ``elt_standard`` once and end everything that was started."""
     with _only_one(here.local), Stack(here) as stack:
         demo.run(stack, console)
+    console.print(f"\n[bold green]done[/] in {time.time() - began:.0f} s, installation included")
+    console.print(
+        "next: make demo again (the shop's next day), make up (Airflow's UI), "
+        "docs/make-it-yours.md (your own source)"
+    )
 
 
 def serve(here: Settings) -> None:
@@ -146,7 +151,6 @@ def status(here: Settings) -> None:
 
 
 COMMANDS: dict[str, Callable[[Settings], None]] = {
-    "demo": run_demo,
     "serve": serve,
     "up": up,
     "down": down,
@@ -157,14 +161,18 @@ COMMANDS: dict[str, Callable[[Settings], None]] = {
 def main() -> int:
     """Run one command; a failure is one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=sorted(COMMANDS))
-    command = COMMANDS[parser.parse_args().command]
+    parser.add_argument("command", choices=["demo", *sorted(COMMANDS)])
+    parser.add_argument("--began", type=float, default=time.time(), help="seconds since 1970")
+    given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     load_local_environment()
     try:
         with ended_by_signals():
-            command(settings())
+            if given.command == "demo":
+                run_demo(settings(), given.began)
+            else:
+                COMMANDS[given.command](settings())
     except SluiceError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"sluice: {error}")
         return 1

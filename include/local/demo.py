@@ -45,7 +45,6 @@ def run(stack: Stack, console: Console) -> None:
     Raises:
         LocalError: A service ended, or a task of the run failed.
     """
-    started = time.monotonic()
     console.print(f"starting Postgres and the local Snowflake in {stack.here.local}")
     stack.start_databases()
     filled = stack.fill_shop()
@@ -56,11 +55,6 @@ def run(stack: Stack, console: Console) -> None:
     run_id, changed = _next_run(stack, client, console)
     _follow(stack, client, run_id, console)
     _summary(stack, client, run_id, changed, console)
-    console.print(f"\n[bold green]done[/] in {time.monotonic() - started:.0f} s")
-    console.print(
-        "next: make demo again (the shop's next day), make up (Airflow's UI), "
-        "docs/make-it-yours.md (your own source)"
-    )
 
 
 def _next_run(stack: Stack, client: Client, console: Console) -> tuple[str, Any]:
