@@ -17,6 +17,12 @@ fail() {
   exit 1
 }
 
+require_room() {
+  local free
+  free=$(df -Pm "$venvs" | awk 'NR == 2 {print $4}')
+  ((free >= 300)) || fail "the disk is full: $venvs has $free MB left; free about 2 GB, then run the same command again"
+}
+
 find_python() {
   local candidate
   for candidate in ${SLUICE_PYTHON:+"$SLUICE_PYTHON"} python3.12 python3.13 python3.11 python3 python; do
@@ -34,6 +40,7 @@ find_uv() {
     return
   fi
   if ! "$venvs/uv/bin/uv" --version >/dev/null 2>&1; then
+    require_room
     {
       rm -rf "$venvs/uv" && "$python" -m venv "$venvs/uv" &&
         "$venvs/uv/bin/python" -m pip install --quiet --disable-pip-version-check uv
@@ -55,6 +62,7 @@ make_environment() {
   [[ "$(cat "$folder/.complete" 2>/dev/null)" == "$stamp" ]] && return
   local started=$SECONDS
   rm -rf "$folder"
+  require_room
   if { "$uv" venv --quiet --python "$python" "$folder" && "$uv" pip install "${options[@]}"; } >"$log" 2>&1; then
     echo "$stamp" >"$folder/.complete"
     echo "install: $name in $((SECONDS - started)) s"

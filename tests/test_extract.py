@@ -37,10 +37,13 @@ def spooled(tmp_path, stream):
 
 
 def test_masked_and_left_out_columns_never_reach_the_disk(extract, tmp_path):
-    stream = Stream("customers", "public.customers", masks={"email": "redact", "phone": "drop"})
+    redacted = ("email", "birth_date", "lifetime_value", "preferences")
+    masks = dict.fromkeys(redacted, "redact") | {"phone": "drop"}
+    stream = Stream("customers", "public.customers", masks=masks)
     extract(stream)
     seal, records = spooled(tmp_path, stream)
     assert {r["email"] for r in records} == {None, "***"}
+    assert {r[name] for r in records for name in redacted[1:]} == {None}
     assert not any("phone" in r for r in records)
     assert "phone" not in seal.rows.schema["properties"]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from include.errors import SourceFileError
-from include.extract_load.source import Stream, load_source
+from include.extract_load.source import SOURCE_KEYS, STREAM_KEYS, Stream, load_source
 from include.settings import ROOT
 
 GOOD = """
@@ -94,3 +94,11 @@ def test_a_missing_source_file_names_the_nearest(source_file):
 def test_an_unknown_stream_names_the_nearest(source_file):
     with pytest.raises(SourceFileError, match="did you mean 'orders'"):
         load_source(source_file(GOOD)).stream("order")
+
+
+def test_the_document_describes_every_key():
+    text = (ROOT / "docs" / "add-a-source.md").read_text()
+    for key in STREAM_KEYS:
+        assert f"| `{key}` |" in text, key
+    for key in SOURCE_KEYS:
+        assert f"\n{key}:" in text, key

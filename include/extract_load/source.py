@@ -42,7 +42,7 @@ class Stream:
         replication_key: The column that grows with every change, for ``incremental``.
         key: Columns that identify a row; empty takes the table's primary key.
         columns: Columns to keep; empty keeps all.
-        masks: Column to ``redact`` (the value becomes NULL or ``***``) or ``drop``.
+        masks: Column to ``redact`` (text becomes ``***``, other values NULL) or ``drop``.
         deletes: ``sweep`` compares keys after each load and removes what the source no longer has.
     """
 

@@ -191,7 +191,8 @@ def conversions(table: Table, stream: Stream) -> dict[str, Conversion]:
     for column in table.columns:
         kind = re.match(r"\w+", column.sql_type)
         if column.name in stream.masks:
-            found[column.name] = _redact
+            is_text = _property(column.sql_type) == {"type": ["null", "string"]}
+            found[column.name] = _redact if is_text else _nothing
         elif column.sql_type.endswith("[]"):
             continue
         elif kind and kind.group() == "numeric":
@@ -199,6 +200,10 @@ def conversions(table: Table, stream: Stream) -> dict[str, Conversion]:
         elif column.sql_type == "date":
             found[column.name] = _date
     return found
+
+
+def _nothing(_value: Any) -> None:
+    """What a redacted value becomes where ``***`` would not be of its type."""
 
 
 def _redact(value: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,8 @@ from include.errors import LocalError
 from include.local import airflow
 from include.local.services import Service, Services
 from include.settings import Settings, child_environment, local_password
+
+ROOM_MB = 500
 
 
 class Stack:
@@ -31,6 +34,17 @@ class Stack:
         self.secrets = airflow.Secrets.of(here.local)
 
     def __enter__(self) -> Self:
+        """End what an earlier command left.
+
+        Raises:
+            LocalError: There is no room for the databases and logs.
+        """
+        free = shutil.disk_usage(self.here.local).free // 1024**2
+        if free < ROOM_MB:
+            raise LocalError(
+                f"the disk is full: {self.here.local} has {free} MB left; "
+                f"free {ROOM_MB} MB, then run the same command again"
+            )
         self.services.end_leftovers()
         return self
 
