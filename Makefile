@@ -45,7 +45,7 @@ check: ## Lint, types, stale generated files
 	@$(VENVS)/lint/bin/yamllint -s .
 	@$(VENVS)/lint/bin/hadolint --failure-threshold warning Dockerfile
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.override.yml
-	@$(VENVS)/lint/bin/sqlfluff lint --processes 2 dbt
+	@$(VENVS)/lint/bin/sqlfluff lint dbt
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --check
 
 edges: ## Write dags/edges/ from the dbt project
