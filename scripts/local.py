@@ -98,16 +98,23 @@ def _start_server(ready: Path, log_file: Path) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    try:
+        with console.status("starting Postgres, the local Snowflake and Airflow"):
+            _wait_until_ready(process, ready, log_file)
+    except BaseException:  # Ctrl-C too: what is half started would run on
+        end_tree(process.pid, seconds=60)
+        raise
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log_file: Path) -> None:
     deadline = time.monotonic() + UP_SECONDS
-    with console.status("starting Postgres, the local Snowflake and Airflow"):
-        while not ready.exists():
-            if process.poll() is not None:
-                last = log_file.read_text().strip().splitlines()[-1:] or [f"see {log_file}"]
-                raise LocalError(last[0].removeprefix("sluice: "))
-            if time.monotonic() > deadline:
-                end_tree(process.pid)
-                raise LocalError(f"not ready after {UP_SECONDS} s; see {log_file.parent}")
-            time.sleep(0.2)
+    while not ready.exists():
+        if process.poll() is not None:
+            last = log_file.read_text().strip().splitlines()[-1:] or [f"see {log_file}"]
+            raise LocalError(last[0].removeprefix("sluice: "))
+        if time.monotonic() > deadline:
+            raise LocalError(f"not ready after {UP_SECONDS} s; see {log_file.parent}")
+        time.sleep(0.2)
 
 
 def down(here: Settings) -> None:

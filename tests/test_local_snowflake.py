@@ -180,6 +180,23 @@ def test_many_sessions_may_create_one_table_at_once(local_snowflake):
         list(pool.map(create, range(64)))
 
 
+def test_many_sessions_may_stage_and_remove_files_at_once(local_snowflake, tmp_path):
+    import snowflake.connector
+
+    def stage_and_remove(number):
+        file = tmp_path / f"{number}.json"
+        file.write_text("{}")
+        arguments = local_snowflake.connection.connect_args()
+        with snowflake.connector.connect(**arguments) as session, session.cursor() as cursor:
+            for turn in range(15):
+                folder = f"@~/busy-{number}-{turn}"
+                cursor.execute(f"put 'file://{file}' '{folder}' auto_compress = false")
+                cursor.execute(f"remove '{folder}/'")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(stage_and_remove, range(8)))
+
+
 def test_an_unknown_statement_is_an_error_at_once(local_snowflake):
     import snowflake.connector.errors as errors
 

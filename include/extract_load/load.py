@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from include.process import child
 from include.settings import settings
 
 log = logging.getLogger(__name__)
+LOGGED_LINES = 60
 ENCODING = {"format": "jsonl", "compression": "gzip"}
 
 
@@ -133,7 +135,14 @@ def _run_target(folder: Path) -> tuple[int, list[str]]:
 
 
 def _reason(said: list[str]) -> str:
-    errors = [line for line in said if "Error" in line or "Exception" in line or "error" in line]
+    """The last line that names an exception; the lines before it go to the log.
+
+    >>> _reason(["sqlalchemy.exc.SomeError: no such table", "(Background on this error at: …)"])
+    'sqlalchemy.exc.SomeError: no such table'
+    """
+    for line in said[-LOGGED_LINES:]:
+        log.error("target: %s", line)
+    errors = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return (errors or said or ["it said nothing"])[-1].strip()[:500]
 
 

@@ -6,6 +6,7 @@ fakesnow's private methods are overridden here, so its version is pinned exactly
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -68,8 +69,10 @@ def home_files(ref: str) -> list[Path]:
         ref: A reference such as ``@~/target-snowflake/orders-1``.
     """
     prefix = stage.internal_dir(HOME, ref.removeprefix("@~").lstrip("/"))
-    below = Path(stage.internal_dir(HOME)).glob("**/*")
-    return sorted(path for path in below if path.is_file() and str(path).startswith(prefix))
+    # Not Path.glob, which fails where another session removes a folder while it looks.
+    below = os.walk(stage.internal_dir(HOME))
+    paths = (Path(folder, name) for folder, _, names in below for name in names)
+    return sorted(path for path in paths if str(path).startswith(prefix))
 
 
 def _home_ref(node: Any) -> str | None:

@@ -38,8 +38,9 @@ def reachable(dag, task_id):
     return found
 
 
-def test_every_dag_imports_without_error(dag_bag):
+def test_every_dag_imports_without_error_or_warning(dag_bag):
     assert dag_bag.import_errors == {}
+    assert dag_bag.captured_warnings == {}
     assert set(dag_bag.dags) == {f"elt_{name}" for name in SCHEDULES}
 
 

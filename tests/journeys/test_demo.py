@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import psutil
 import pytest
@@ -59,8 +59,21 @@ class Machine:
         """(exit status, output) of a make command."""
         log = self.folder.parent / f"{command}.log"
         with log.open("wb") as output:
-            status = self.start(command, output).wait(COMMAND_SECONDS)
-        return status, log.read_text()
+            process = self.start(command, output)
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while process.poll() is None:
+            assert time.monotonic() < deadline, log.read_text()
+            assert PASSWORD not in self.command_lines()
+            time.sleep(0.3)
+        return process.returncode, log.read_text()
+
+    def command_lines(self):
+        """Those of all processes of this folder, in one text."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()))
+        return "\n".join(found)
 
     def kill_in(self, command, line):
         """Start a command, and kill its whole process group once it has printed a line."""
