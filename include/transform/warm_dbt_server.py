@@ -38,6 +38,7 @@ from include.transform.dbt_program import make_results_safe
 log = logging.getLogger(__name__)
 CANCEL_SECONDS = 30
 REQUEST_SECONDS = 10
+PARSE_SECONDS = 600
 INTERRUPTED = 130
 FAILED = 2  # dbt's own exit status for what is not a failed node
 NOT_PARSED = {"target", "logs", ".git", "__pycache__"}
@@ -52,8 +53,9 @@ def fingerprint(project: Path) -> Fingerprint:
         subfolders[:] = [name for name in subfolders if name not in NOT_PARSED]
         for name in files:
             path = os.path.join(folder, name)  # noqa: PTH118  (10 ms for 1,000 files, not 30)
-            facts = os.stat(path)  # noqa: PTH116
-            found.append((path, facts.st_mtime_ns, facts.st_size))
+            with suppress(FileNotFoundError):  # an editor's, gone since it was listed
+                facts = os.stat(path)  # noqa: PTH116
+                found.append((path, facts.st_mtime_ns, facts.st_size))
     return tuple(sorted(found))
 
 
@@ -83,12 +85,11 @@ def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
     parser = fork.Process(target=_parse, args=(project, writer, [reader, *not_for_parser]))
     parser.start()
     writer.close()
-    with reader:
-        try:
+    parts = None
+    with reader, suppress(EOFError):
+        if reader.poll(PARSE_SECONDS):
             parts = reader.recv()
-        except EOFError:
-            log.warning("%s is not parsed: the parsing process died", project)
-            parts = None
+    parser.kill()  # it has nothing left to do, or has hung
     parser.join()
     return parts and _ready(Manifest(**parts))
 
@@ -108,7 +109,6 @@ def _ready(manifest: Any) -> Any:
 
 
 def _parse(project: Path, writer: Any, not_ours: Sequence[Any]) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_parent()
     for inherited in not_ours:
         inherited.close()
