@@ -63,6 +63,11 @@ class PostgresConnection:
         )
 
     @classmethod
+    def local(cls, port: int, password: str) -> Self:
+        """The local shop on a port of this machine, as extract reads it."""
+        return cls("127.0.0.1", port, "shop_reader", password, "shop")
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
         return cls(**values)

@@ -17,6 +17,9 @@ SluiceError
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 
 class SluiceError(Exception):
     """The root of the tree; its message is one line that says what to do."""
@@ -68,3 +71,16 @@ class DbtTestFailure(SluiceError):
 
 class LocalError(SluiceError):
     """A command of the local set-up cannot go on."""
+
+
+def status_of(work: Callable[[], object]) -> int:
+    """Do a program's work; returns its exit status.
+
+    An error of this tree is one line on standard error; any other is a bug, and raised.
+    """
+    try:
+        work()
+    except SluiceError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0

@@ -172,7 +172,6 @@ def main() -> int:
     parser.add_argument("--began", type=float, default=time.time(), help="seconds since 1970")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     load_local_environment()
     try:
         with ended_by_signals():

@@ -131,7 +131,7 @@ def shop(postgres) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def shop_connection(shop) -> PostgresConnection:
-    return PostgresConnection("127.0.0.1", shop.port, "shop_reader", PASSWORD, "shop")
+    return PostgresConnection.local(shop.port, PASSWORD)
 
 
 def wait_until(condition, seconds: float = 30) -> None:

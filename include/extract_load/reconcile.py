@@ -121,3 +121,10 @@ def compare(
     )
     hashes = _digest(source_rows), _digest(raw_rows)
     return Comparison(len(source_rows), len(raw_rows), *hashes, differing)
+
+
+def compare_all(
+    source: Source, postgres: PostgresConnection, warehouse: SnowflakeConnection
+) -> dict[str, Comparison]:
+    """Compare every stream of a source; by its name, in the source file's order."""
+    return {s.name: compare(source, s, postgres, warehouse) for s in source.streams}

@@ -52,29 +52,28 @@ def run(stack: Stack, console: Console) -> None:
     console.print("starting Airflow")
     client = stack.start_airflow(triggerer=False, schedules=False)
     client.wait_for_dag(DAG)
-    run_id, changed = _next_run(stack, client, console)
-    _follow(stack, client, run_id, console)
-    _summary(stack, client, run_id, changed, console)
+    run_id = _next_run(stack, client, console)
+    tasks = _follow(stack, client, run_id, console)
+    _summary(stack, client, run_id, tasks, console)
 
 
-def _next_run(stack: Stack, client: Client, console: Console) -> tuple[str, Any]:
+def _next_run(stack: Stack, client: Client, console: Console) -> str:
     """Resume the run that a killed demo left, or let a day pass and trigger a new one."""
     runs = client.call("GET", f"dags/{DAG}/dagRuns", params={"order_by": "-run_after", "limit": 1})
     last = runs["dag_runs"][0] if runs["dag_runs"] else None
-    changed = None
     if last and last["state"] != "success":
         console.print(f"going on with the run that was not finished: {last['dag_run_id']}")
         client.call("PATCH", f"dags/{DAG}", json={"is_paused": True})
         _clear_unfinished(client, last["dag_run_id"])
-        run_id = last["dag_run_id"]
+        run_id: str = last["dag_run_id"]
     else:
         if last:
-            changed = stack.tick_shop()
+            stack.tick_shop()
             console.print("the shop has lived on for a day")
         answer = client.call("POST", f"dags/{DAG}/dagRuns", json={"logical_date": None})
         run_id = answer["dag_run_id"]
     client.call("PATCH", f"dags/{DAG}", json={"is_paused": False})
-    return run_id, changed
+    return run_id
 
 
 def _clear_unfinished(client: Client, run_id: str) -> None:
@@ -99,14 +98,14 @@ def _tasks(client: Client, run_id: str) -> list[dict[str, Any]]:
             return tasks
 
 
-def _follow(stack: Stack, client: Client, run_id: str, console: Console) -> None:
+def _follow(stack: Stack, client: Client, run_id: str, console: Console) -> list[dict[str, Any]]:
+    """Show the run until it has ended well; returns its tasks."""
     deadline = time.monotonic() + RUN_SECONDS
     said: dict[str, Stage] = {}
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             stack.services.check()
-            tasks = _tasks(client, run_id)
-            stages = progress(tasks)
+            stages = progress(_tasks(client, run_id))
             if console.is_terminal:
                 live.update(_progress_table(stages), refresh=True)
             else:
@@ -117,10 +116,12 @@ def _follow(stack: Stack, client: Client, run_id: str, console: Console) -> None
             if time.monotonic() > deadline:
                 raise LocalError(f"{run_id} has not ended after {RUN_SECONDS} s; see make up")
             time.sleep(1)
+    tasks = _tasks(client, run_id)
     if console.is_terminal:
-        console.print(_progress_table(progress(_tasks(client, run_id))))
+        console.print(_progress_table(progress(tasks)))
     if state != "success":
-        raise LocalError(_why_failed(stack, run_id, _tasks(client, run_id)))
+        raise LocalError(_why_failed(stack, run_id, tasks))
+    return tasks
 
 
 def progress(tasks: Iterable[Mapping[str, Any]]) -> list[Stage]:
@@ -189,13 +190,10 @@ def _last_error(log_file: Path) -> str:
     return "it left no error"
 
 
-def _summary(stack: Stack, client: Client, run_id: str, changed: Any, console: Console) -> None:
-    tasks = _tasks(client, run_id)
-    loads = {
-        t["task_id"].partition(".")[2]: _xcom(client, run_id, t["task_id"])
-        for t in tasks
-        if t["task_id"].startswith("load.")
-    }
+def _summary(
+    stack: Stack, client: Client, run_id: str, tasks: list[dict[str, Any]], console: Console
+) -> None:
+    loads = _results(client, run_id, tasks, "load")
     here = stack.here
     ports = {"--postgres-port": here.postgres_port, "--snowflake-port": here.snowflake_port}
     options = (str(word) for option in ports.items() for word in option)
@@ -212,7 +210,7 @@ def _summary(stack: Stack, client: Client, run_id: str, changed: Any, console: C
         )
     console.print(table)
     stages = {s.name: s for s in progress(tasks)}
-    tests = _tests(client, run_id, tasks)
+    tests = sum(result["nodes"] for result in _results(client, run_id, tasks, "dbt_test").values())
     console.print(f"models built: {stages['dbt_run'].succeeded}, tests passed: {tests}")
     mart = Table(*facts["mart"]["columns"], title=facts["mart"]["name"])
     for row in facts["mart"]["rows"]:
@@ -223,11 +221,12 @@ def _summary(stack: Stack, client: Client, run_id: str, changed: Any, console: C
         raise LocalError(f"raw tables differ from their source: {', '.join(unequal)}")
 
 
-def _tests(client: Client, run_id: str, tasks: list[dict[str, Any]]) -> int:
-    results = [
-        _xcom(client, run_id, t["task_id"]) for t in tasks if t["task_id"].startswith("dbt_test.")
-    ]
-    return sum(result["nodes"] for result in results)
+def _results(
+    client: Client, run_id: str, tasks: list[dict[str, Any]], group: str
+) -> dict[str, dict[str, Any]]:
+    """What each task of a group returned, by the task's name in it."""
+    ids = [t["task_id"] for t in tasks if t["task_id"].startswith(f"{group}.")]
+    return {task_id.partition(".")[2]: _xcom(client, run_id, task_id) for task_id in ids}
 
 
 def _xcom(client: Client, run_id: str, task_id: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from include.errors import LocalError, SluiceError
+from include.errors import LocalError, status_of
 from include.local.ports import free_port, require_free
 from include.process import end_with_parent
 from include.settings import local_password
@@ -197,15 +197,15 @@ def main() -> int:
     stop = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     for number in stop:
         signal.signal(number, lambda n, _: sys.exit(128 + n))
-    try:
+
+    def serve() -> None:
         with running(arguments.data, arguments.port, local_password()) as server:
             sys.stdout.write(f"listening on 127.0.0.1:{server.port}\n")
             sys.stdout.flush()
             while True:
                 signal.pause()
-    except SluiceError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+
+    return status_of(serve)
 
 
 if __name__ == "__main__":

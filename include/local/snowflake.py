@@ -33,7 +33,7 @@ from fakesnow.transforms import show, stage
 from snowflake.connector.cursor import DictCursor, SnowflakeCursor
 from sqlglot import exp
 
-from include.errors import LocalError, SluiceError
+from include.errors import LocalError, status_of
 from include.local.ports import answers, free_port, require_free
 from include.local.snowflake_statements import HOME, Cursor
 
@@ -263,12 +263,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("fakesnow.server").setLevel(logging.WARNING)
     logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of each REMOVE
-    try:
-        serve(arguments.data, arguments.port)
-    except SluiceError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    return status_of(lambda: serve(arguments.data, arguments.port))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from typing import Any
 import snowflake.connector
 
 from include.connections import PostgresConnection, SnowflakeConnection
-from include.errors import SluiceError
-from include.extract_load.reconcile import compare
+from include.errors import status_of
+from include.extract_load.reconcile import compare_all
 from include.extract_load.source import load_source
 from include.settings import local_password, settings
 
@@ -32,11 +32,8 @@ def summary(postgres: PostgresConnection, warehouse: SnowflakeConnection) -> dic
         ``tables``: by stream, what :class:`Comparison` holds and ``equal``; ``mart``: ``name``,
         ``columns`` and ``rows`` (text).
     """
-    source = load_source(settings().sources / "shop.yml")
-    tables = {}
-    for stream in source.streams:
-        found = compare(source, stream, postgres, warehouse)
-        tables[stream.name] = {**asdict(found), "equal": found.equal}
+    compared = compare_all(load_source(settings().sources / "shop.yml"), postgres, warehouse)
+    tables = {name: {**asdict(found), "equal": found.equal} for name, found in compared.items()}
     with closing(snowflake.connector.connect(**warehouse.connect_args())) as session:
         with closing(session.cursor()) as cursor:
             rows = [[str(value) for value in row] for row in cursor.execute(QUERY).fetchall()]
@@ -50,17 +47,14 @@ def main() -> int:
     parser.add_argument("--postgres-port", type=int, required=True)
     parser.add_argument("--snowflake-port", type=int, required=True)
     ports = parser.parse_args()
-    try:
+
+    def write() -> None:
         password = local_password()
-        postgres = PostgresConnection(
-            "127.0.0.1", ports.postgres_port, "shop_reader", password, "shop"
-        )
+        postgres = PostgresConnection.local(ports.postgres_port, password)
         warehouse = SnowflakeConnection.local(ports.snowflake_port, password)
         sys.stdout.write(json.dumps(summary(postgres, warehouse)) + "\n")
-    except SluiceError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+
+    return status_of(write)
 
 
 if __name__ == "__main__":

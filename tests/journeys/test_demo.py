@@ -18,7 +18,7 @@ import pytest
 from conftest import PASSWORD, running_snowflake, wait_until
 
 from include.connections import PostgresConnection
-from include.extract_load.reconcile import compare
+from include.extract_load.reconcile import compare_all
 from include.extract_load.source import load_source
 from include.local.airflow import Client, Secrets
 from include.local.demo import progress
@@ -103,10 +103,8 @@ class Machine:
             running_postgres(self.folder / "postgres", 0, PASSWORD) as postgres,
             running_snowflake(self.folder) as warehouse,
         ):
-            source = PostgresConnection("127.0.0.1", postgres.port, "shop_reader", PASSWORD, "shop")
-            compared = {
-                s.name: compare(SOURCE, s, source, warehouse.connection) for s in SOURCE.streams
-            }
+            source = PostgresConnection.local(postgres.port, PASSWORD)
+            compared = compare_all(SOURCE, source, warehouse.connection)
             with closing(postgres.connect()) as connection, connection.cursor() as cursor:
                 cursor.execute("select count(*) from orders")
                 assert compared["orders"].source_rows == cursor.fetchone()[0] > 100

@@ -11,7 +11,7 @@ import pytest
 
 from include.errors import LoadError
 from include.extract_load import spool
-from include.extract_load.reconcile import compare
+from include.extract_load.reconcile import compare_all
 from include.extract_load.source import load_source
 from include.local import shop_data
 from include.program import run_program
@@ -73,9 +73,7 @@ class Pipeline:
         return {result["unique_id"]: result["status"] for result in results}
 
     def differences(self):
-        compared = {
-            s.name: compare(SOURCE, s, self.postgres, self.warehouse) for s in SOURCE.streams
-        }
+        compared = compare_all(SOURCE, self.postgres, self.warehouse)
         return {name: c for name, c in compared.items() if not c.equal}
 
 
