@@ -5,6 +5,7 @@ SluiceError
 │   ├── SourceFileError        include/sources/<name>.yml
 │   ├── ConnectionConfigError  an Airflow connection
 │   ├── EdgeFileError          dags/edges/<schedule>.pickle
+│   ├── ScheduleFileError      dbt/schedules.yml
 │   └── DbtProjectError        dbt/
 ├── OutsideError           the outside world failed; a retry may help
 │   ├── ExtractError           the tap or its database
@@ -17,8 +18,9 @@ SluiceError
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class SluiceError(Exception):
@@ -39,6 +41,10 @@ class ConnectionConfigError(ConfigError):
 
 class EdgeFileError(ConfigError):
     """An edge pickle is missing, stale, foreign or tampered with."""
+
+
+class ScheduleFileError(ConfigError):
+    """What is told of a schedule cannot be used."""
 
 
 class DbtProjectError(ConfigError):
@@ -71,6 +77,19 @@ class DbtTestFailure(SluiceError):
 
 class LocalError(SluiceError):
     """A command of the local set-up cannot go on."""
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """The end of a message about a word that is not known.
+
+    >>> nearest("inremental", ["full_table", "incremental"])
+    "; did you mean 'incremental'?"
+    >>> nearest("x", ["full_table", "incremental"])
+    '; expected one of full_table, incremental'
+    """
+    listed = list(known)
+    close = difflib.get_close_matches(str(word), listed, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(listed)}"
 
 
 def status_of(work: Callable[[], object]) -> int:

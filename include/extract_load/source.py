@@ -5,7 +5,6 @@ A source file is ``include/sources/<name>.yml``; its form is described in docs/a
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Self
 
 import yaml
 
-from include.errors import SourceFileError
+from include.errors import SourceFileError, nearest
 
 REPLICATIONS = ("full_table", "incremental")
 DELETES = ("none", "sweep")
@@ -85,14 +84,8 @@ class Source:
         for stream in self.streams:
             if stream.name == name:
                 return stream
-        near = _nearest(name, [s.name for s in self.streams])
+        near = nearest(name, [s.name for s in self.streams])
         raise SourceFileError(f"{self.name}.yml: streams: {name!r} is not one of its streams{near}")
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    listed = list(known)
-    close = difflib.get_close_matches(str(word), listed, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(listed)}"
 
 
 class _Reader:
@@ -110,7 +103,7 @@ class _Reader:
         for name in value:
             if known and name not in known:
                 raise self.fail(
-                    f"{key}.{name}" if key else str(name), "unknown key" + _nearest(name, known)
+                    f"{key}.{name}" if key else str(name), "unknown key" + nearest(name, known)
                 )
         return value
 
@@ -122,7 +115,7 @@ class _Reader:
 
     def choice(self, value: Any, key: str, known: tuple[str, ...]) -> str:
         if value not in known:
-            raise self.fail(key, f"{value!r} is not known" + _nearest(value, known))
+            raise self.fail(key, f"{value!r} is not known" + nearest(value, known))
         return str(value)
 
     def names(self, value: Any, key: str) -> tuple[str, ...]:
@@ -173,7 +166,7 @@ def load_source(path: Path) -> Source:
     except FileNotFoundError:
         known = sorted(p.stem for p in path.parent.glob("*.yml"))
         raise SourceFileError(
-            f"{path.name}: no such source file" + _nearest(path.stem, known)
+            f"{path.name}: no such source file" + nearest(path.stem, known)
         ) from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
