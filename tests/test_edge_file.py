@@ -1,15 +1,29 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
 from include.errors import EdgeFileError
-from include.schedules.edge_file import DataTest, EdgeFile, Node, read_edge_file, to_bytes
+from include.schedules.edge_file import (
+    DataTest,
+    EdgeFile,
+    ForeignParent,
+    Node,
+    read_edge_file,
+    sealed,
+    to_bytes,
+)
 
 A = Node("model.shop.a", "model", "a", "fqn:shop.a", ("x",), (DataTest("test.shop.t", "t"),), ())
 B = Node("seed.shop.b", "seed", "b", "fqn:shop.b", (), (), ())
-EDGES = EdgeFile("daily_schedule", "0" * 64, (A, B), ((B.id, A.id),), (("model.shop.o", A.id),))
+P = ForeignParent("model.shop.o", "o", A.id, ("late_schedule",), "any", 36)
+EDGES = sealed(EdgeFile("day_schedule", "v12", "", "model", 6, (A, B), ((B.id, A.id),), (P,)))
+
+
+def changed(**values):
+    return to_bytes(sealed(replace(EDGES, **values)))
 
 
 class Malicious:
@@ -37,7 +51,7 @@ def test_the_file_holds_builtins_only(written):
 
 
 def test_a_malicious_pickle_executes_nothing(written, capsys):
-    path = written(pickle.dumps({"format": 1, "nodes": Malicious()}))
+    path = written(pickle.dumps({"format": 2, "nodes": Malicious()}))
     with pytest.raises(EdgeFileError, match="asks for builtins.print"):
         read_edge_file(path)
     assert capsys.readouterr().out == ""
@@ -49,12 +63,20 @@ def test_a_malicious_pickle_executes_nothing(written, capsys):
         (b"not a pickle", "it is not an edge file"),
         (b"", "it is not an edge file"),
         (pickle.dumps([1]), "it is not an edge file"),
-        (pickle.dumps({"format": 99}), "its format is 99, this Sluice reads 1"),
-        (pickle.dumps({"format": 1}), "its content is not of the expected form"),
         (
-            to_bytes(EdgeFile("s", "", (A,), ((B.id, A.id),), ())),
-            "an edge names a node that is not in it",
+            pickle.dumps({"format": 99}),
+            "its format is 99, this Sluice reads 2, a newer Sluice wrote it",
         ),
+        (pickle.dumps({"format": 1}), "its format is 1, this Sluice reads 2"),
+        (pickle.dumps({"format": 2}), "its content is not of the expected form"),
+        (pickle.dumps({"format": 2, "nodes": 1}), "its content is not of the expected form"),
+        (to_bytes(EDGES)[:-10], "it is not an edge file"),
+        (to_bytes(replace(EDGES, test_gating="none")), "it was changed after it was written"),
+        (changed(edges=((P.id, A.id),)), "an edge names a node that is not in it"),
+        (changed(nodes=(A,)), "an edge names a node that is not in it"),
+        (changed(nodes=(A, replace(B, kind="unit_test"))), "a node's kind is not one of model,"),
+        (changed(test_gating="all"), "its test_gating is not one of model, none"),
+        (changed(foreign_parents=(replace(P, policy="never"),)), "a gate's policy is not one of"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_line_that_says_what_to_do(written, content, why):
@@ -65,6 +87,11 @@ def test_a_file_that_cannot_be_used_is_one_line_that_says_what_to_do(written, co
     assert message.startswith(f"{path}: {why}")
     assert message.endswith("write it anew with make edges")
     assert "\n" not in message
+
+
+def test_equal_strings_are_written_once_however_they_came_to_be():
+    again = replace(EDGES, edges=((f"{B.id}x"[:-1], "".join(A.id)),))
+    assert to_bytes(again) == to_bytes(EDGES)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 
@@ -46,6 +47,7 @@ def project(tmp_path):
     selector = "  - name: {0}_schedule\n    definition: tag:{0}_schedule\n"
     text = "selectors:\n" + "".join(selector.format(name) for name in ("day", "late"))
     (folder / "selectors.yml").write_text(text)
+    (folder / "schedules.yml").write_text("day_schedule: {gate: skip}\n")
     return folder
 
 
@@ -63,6 +65,20 @@ def generate(project, *options):
     )
 
 
+def manifest_of(project, target):
+    line = [settings().program("dbt", "dbt"), "--quiet", "parse", "--no-partial-parse"]
+    folders = ["--project-dir", project, "--profiles-dir", project, "--log-path", target]
+    subprocess.run(
+        [*line, *folders, "--target-path", target], env=child_environment(), check=True, timeout=120
+    )
+    return target / "manifest.json"
+
+
+def git(project, *line):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "-C", project.parent, *identity, *line], check=True, capture_output=True)
+
+
 def short(pairs):
     return [tuple(key.rpartition(".")[2] for key in pair) for pair in pairs]
 
@@ -74,13 +90,15 @@ def test_order_is_kept_through_ephemeral_and_foreign_models_and_nothing_is_lost(
     day = read_edge_file(edges / "day_schedule.pickle")
     assert [node.name for node in day.nodes] == ["a", "after_late", "alone", "b", "c"]
     assert short(day.edges) == [("a", "b"), ("b", "c"), ("c", "after_late")]
-    assert short(day.foreign_parents) == [("late", "after_late")]
+    (foreign,) = day.foreign_parents
+    assert (foreign.name, foreign.policy, foreign.schedules) == ("late", "skip", ("late_schedule",))
     owners = {node.name: (len(node.tests), short([node.test_parents])) for node in day.nodes}
     assert owners["a"] == (1, [()])
     assert owners["c"] == (1, [("b",)])
     late = read_edge_file(edges / "late_schedule.pickle")
     assert [node.name for node in late.nodes] == ["late"]
-    assert "`after_late` reads `late`" in (edges / "plan.md").read_text()
+    assert "| `late` | late_schedule | `after_late` | skip |" in (edges / "plan.md").read_text()
+    assert "flowchart LR" in (edges / "day_schedule.mmd").read_text()
 
 
 def test_files_are_the_same_bytes_wherever_the_project_lies_and_check_sees_a_change(project):
@@ -96,15 +114,62 @@ def test_files_are_the_same_bytes_wherever_the_project_lies_and_check_sees_a_cha
         "{{ config(tags=['late_schedule']) }} select * from {{ ref('alone') }}"
     )
     (project.parent / "edges" / "gone_schedule.pickle").write_bytes(b"")
+    (project.parent / "edges" / "day_schedule.pickle").write_bytes(b"")
     stale = generate(project, "--check")
     assert stale.returncode == 1
-    said = stale.stderr.splitlines()
-    assert [line.partition("edges/")[2] for line in said] == [
-        "gone_schedule.pickle belongs to no schedule; write it anew with make edges",
-        "late_schedule.pickle differs from what the dbt project gives now; write it anew with"
-        " make edges",
-        "plan.md differs from what the dbt project gives now; write it anew with make edges",
+    again = "; write it anew with make edges"
+    assert [line.partition("edges/")[2] for line in stale.stderr.splitlines()] == [
+        "day_schedule.pickle: it is not an edge file (Ran out of input)" + again,
+        "gone_schedule.pickle: it belongs to no schedule" + again,
+        "late_schedule.mmd: it differs from the dbt project" + again,
+        "late_schedule.pickle: the dbt project adds model `newest`; adds gate: `alone >> newest:"
+        " last (day_schedule)`" + again,
+        "plan.md: it differs from the dbt project" + again,
     ]
+    generate(project)
+    assert generate(project, "--check").returncode == 0
+    assert not (project.parent / "edges" / "gone_schedule.pickle").exists()
+
+
+def test_a_finished_manifest_gives_the_same_bytes_without_the_models(project, tmp_path):
+    generate(project)
+    path = manifest_of(project, tmp_path / "target")
+    shutil.rmtree(project / "models")
+    done = generate(project, "--manifest", path, "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_branch_changes_is_told_as_markdown(project):
+    git(project, "init", "--quiet")
+    generate(project)
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "one")
+    assert generate(project, "--diff", "HEAD").stdout.endswith("No schedule changes.\n")
+    models = project / "models"
+    (models / "b.sql").write_text((models / "alone.sql").read_text().replace("2", "3"))
+    moved = (models / "alone.sql").read_text().replace("day_schedule", "late_schedule")
+    (models / "alone.sql").write_text(moved)
+    (project / "schedules.yml").write_text("day_schedule: {gate: skip, test_gating: none}\n")
+    told = generate(project, "--diff", "HEAD")
+    assert told.stderr == ""
+    assert told.stdout.splitlines() == [
+        "### Schedules since HEAD",
+        "",
+        "**day_schedule**",
+        "",
+        "- removes model `alone`",
+        "- re-wires `b`: no longer after `a`",
+        "- re-wires `c`: after `a`",
+        "- test_gating: model → none",
+        "",
+        "**late_schedule**",
+        "",
+        "- adds model `alone`",
+    ]
+    assert "Not a valid object name nowhere" in generate(project, "--diff", "nowhere").stderr
+
+
+DAY = "  - {name: day_schedule, definition: 'tag:day_schedule'}"
 
 
 @pytest.mark.parametrize(
@@ -112,31 +177,89 @@ def test_files_are_the_same_bytes_wherever_the_project_lies_and_check_sees_a_cha
     [
         ("models/b.sql", "select * from {{ ref('nothing') }}", "a node named 'nothing'"),
         ("models/b.sql", "select {{ oops", "b (models/b.sql)"),
+        ("models/a.sql", "select * from {{ ref('c') }}", "cycle"),
+        ("models/deep/a.sql", "select 1", "dbt found two models with the name"),
         ("dbt_project.yml", "name: [", "dbt_project.yml"),
-        (
-            "selectors.yml",
-            "selectors: [{definition: a}]",
-            "expected a list `selectors:` with names",
-        ),
+        ("selectors.yml", "selectors: [", "selectors.yml: not YAML"),
+        ("selectors.yml", "", "expected a list `selectors:` with names"),
+        ("selectors.yml", "selectors: [{definition: a}]", "expected a list `selectors:`"),
         ("selectors.yml", "selectors: [{name: a, definition: a}]", "ends in _schedule"),
         (
             "selectors.yml",
             "selectors: [{name: no_schedule, definition: 'tag:no'}]",
             "no_schedule selects nothing",
         ),
+        (
+            "selectors.yml",
+            "selectors: [{name: day_schedule, definition: {method: fqn, value: between}}]",
+            "day_schedule selects nothing that dbt builds",
+        ),
+        (
+            "selectors.yml",
+            "selectors: [{name: a_schedule, definition: {method: taag, value: no}}]",
+            "'taag' is not a valid method name",
+        ),
+        (
+            "selectors.yml",
+            "selectors: [{name: a_schedule, definition: 'state:modified'}]",
+            "Got a state selector method, but no comparison manifest",
+        ),
+        ("selectors.yml", f"selectors:\n{DAY}\n{DAY}\n", "day_schedule stands there twice"),
+        ("schedules.yml", "day_schedul: {}", "did you mean 'day_schedule'?"),
+        ("schedules.yml", "{}", "schedules wait for each other: "),
     ],
 )
 def test_a_project_that_cannot_be_used_is_one_line_that_names_the_file(
     project, file, text, message
 ):
+    (project / file).parent.mkdir(exist_ok=True)
     (project / file).write_text(text)
     done = generate(project)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("generate_edges: ")
     assert message in line
     assert "Traceback" not in done.stdout
     assert not (project.parent / "edges").exists()
+
+
+def test_a_project_without_models_selects_nothing(project):
+    shutil.rmtree(project / "models")
+    (project / "models").mkdir()
+    assert generate(project).stderr == "selectors.yml: day_schedule selects nothing\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file; dbt parse writes it"),
+        ("{", "not JSON"),
+        ("[]", "not a manifest; dbt parse writes one"),
+        ("{}", "its schema is not told, expected v12 or v20"),
+        (
+            '{"metadata": {"dbt_schema_version": "https://schemas.getdbt.com/dbt/manifest/v4.json"}}',
+            "its schema is v4, expected v12 or v20",
+        ),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_one_line_that_names_it(
+    project, tmp_path, content, message
+):
+    path = tmp_path / "manifest.json"
+    if content is not None:
+        path.write_text(content)
+    done = generate(project, "--manifest", path)
+    assert done.stderr.startswith(f"{path}: {message}")
+    assert len(done.stderr.splitlines()) == done.returncode == 1
+
+
+def test_a_manifest_with_a_node_that_is_broken_is_one_line_too(project, tmp_path):
+    path = manifest_of(project, tmp_path / "target")
+    content = json.loads(path.read_text())
+    del content["nodes"]["model.few.a"]["fqn"]
+    path.write_text(json.dumps(content))
+    done = generate(project, "--manifest", path)
+    assert done.stderr.startswith(f"{path}: ")
+    assert len(done.stderr.splitlines()) == done.returncode == 1
 
 
 def test_a_project_without_selectors_says_what_they_are_for(project):

@@ -2,27 +2,33 @@
 
 ``dags/edges/<schedule>.pickle`` holds builtins only, at a fixed protocol, sorted, so that the same
 project gives the same bytes. It is read by an unpickler that knows no names at all: whatever a
-foreign file asks for, nothing is imported and nothing runs.
+foreign file asks for, nothing is imported and nothing runs. Its fingerprint, taken over all else
+that is in it, tells a file that was changed or cut by accident; it is no signature.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from include.errors import EdgeFileError
 
-FORMAT = 1
+FORMAT = 2
 PROTOCOL = 4
 MAX_BYTES = 16 * 1024 * 1024
-KINDS = ("model", "seed", "snapshot")
+BUILT = ("model", "seed", "snapshot", "function")
+TESTED_ONLY = ("source", "ephemeral", "test")
+GATINGS = ("model", "none")
+POLICIES = ("last", "any", "skip")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DataTest:
     """A data test.
 
@@ -34,14 +40,24 @@ class DataTest:
     id: str
     select: str
 
+    @property
+    def name(self) -> str:
+        """Its name, without what dbt adds to keep ids apart.
 
-@dataclass(frozen=True)
+        >>> DataTest("test.shop.unique_orders_id.fed79b3a6e", "").name
+        'unique_orders_id'
+        """
+        return re.sub(r"\.[0-9a-f]{10}$", "", self.id.split(".", 2)[2])
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
-    """What one task builds.
+    """What one task builds, and one tests.
 
     Attributes:
         id: dbt's unique_id.
-        kind: ``model``, ``seed`` or ``snapshot``.
+        kind: One of :data:`BUILT`; or of :data:`TESTED_ONLY`, which have a test task and no other:
+            a source or an ephemeral model without a parent in the schedule, a test of no node.
         name: Its name, unique in the schedule; task ids are made of it.
         select: What dbt must select to build just this node.
         tags: dbt's tags, sorted.
@@ -65,23 +81,55 @@ class Node:
         return cls(**{**values, **listed, "tests": tests})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class ForeignParent:
+    """An edge that comes from another schedule.
+
+    Attributes:
+        id: dbt's unique_id of the parent.
+        name: The parent's name.
+        child: The id of the node that reads it, directly or through what is in no schedule.
+        schedules: The schedules that build the parent, sorted.
+        policy: ``last``, ``any`` or ``skip``; see `include.schedules.schedule_file.Policy`.
+        max_lag: Hours, for ``any``; else 0.
+    """
+
+    id: str
+    name: str
+    child: str
+    schedules: tuple[str, ...]
+    policy: str
+    max_lag: int
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """From builtins."""
+        return cls(**{**values, "schedules": tuple(values["schedules"])})
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeFile:
     """One schedule's part of a dbt project.
 
     Attributes:
         schedule: The selector's name.
-        fingerprint: SHA-256 over the content, to see whether the file is up to date.
+        manifest: The schema of the manifest it was made of, ``v12``.
+        fingerprint: SHA-256 over all else.
+        test_gating: ``model`` or ``none``: whether children wait for their parents' tests.
+        max_wait: Hours until a waiting gate fails.
         nodes: By id.
         edges: (parent, child) ids; transitively reduced, sorted.
-        foreign_parents: (foreign id, child id): what is read from other schedules, sorted.
+        foreign_parents: By id and child.
     """
 
     schedule: str
+    manifest: str
     fingerprint: str
+    test_gating: str
+    max_wait: int
     nodes: tuple[Node, ...]
     edges: tuple[tuple[str, str], ...]
-    foreign_parents: tuple[tuple[str, str], ...]
+    foreign_parents: tuple[ForeignParent, ...]
 
 
 class _BuiltinsOnly(pickle.Unpickler):
@@ -89,22 +137,39 @@ class _BuiltinsOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
+def sealed(edges: EdgeFile) -> EdgeFile:
+    """The same with its fingerprint."""
+    return replace(edges, fingerprint=_fingerprint(_content(edges)))
+
+
 def to_bytes(edges: EdgeFile) -> bytes:
     """The bytes of an edge file: the same for the same content."""
-    # A round through repr-equal copies keeps the pickler's memo from depending on identities.
-    content = _fresh({"format": FORMAT, **asdict(edges)})
+    return _dumps(_content(edges))
+
+
+def _content(edges: EdgeFile) -> dict[str, Any]:
+    return {"format": FORMAT, **asdict(edges)}
+
+
+def _fingerprint(content: Mapping[str, Any]) -> str:
+    return sha256(_dumps({**content, "fingerprint": ""})).hexdigest()
+
+
+def _dumps(content: dict[str, Any]) -> bytes:
+    # A pickler writes an object that it has seen as a reference: equal strings are made one, so
+    # that the bytes depend on values alone.
     stream = io.BytesIO()
-    pickler = pickle.Pickler(stream, protocol=PROTOCOL)
-    pickler.fast = True
-    pickler.dump(content)
+    pickle.Pickler(stream, protocol=PROTOCOL).dump(_canonical(content, {}))
     return stream.getvalue()
 
 
-def _fresh(value: Any) -> Any:
+def _canonical(value: Any, seen: dict[str, str]) -> Any:
+    if isinstance(value, str):
+        return seen.setdefault(value, value)
     if isinstance(value, dict):
-        return {key: _fresh(item) for key, item in value.items()}
+        return {seen.setdefault(k, k): _canonical(item, seen) for k, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_fresh(item) for item in value]
+        return [_canonical(item, seen) for item in value]
     return value
 
 
@@ -136,20 +201,47 @@ def _checked(path: Path, content: Any) -> EdgeFile:
     if not isinstance(content, dict) or "format" not in content:
         raise _refused(path, "it is not an edge file")
     if content["format"] != FORMAT:
-        raise _refused(path, f"its format is {content['format']!r}, this Sluice reads {FORMAT}")
+        told = content["format"]
+        newer = isinstance(told, int) and told > FORMAT
+        hint = ", a newer Sluice wrote it" if newer else ""
+        raise _refused(path, f"its format is {told!r}, this Sluice reads {FORMAT}{hint}")
     try:
-        nodes = tuple(Node.from_dict(node) for node in content["nodes"])
-        edges = tuple((str(parent), str(child)) for parent, child in content["edges"])
-        foreign = tuple((str(p), str(c)) for p, c in content["foreign_parents"])
-        found = EdgeFile(content["schedule"], content["fingerprint"], nodes, edges, foreign)
-    except (KeyError, TypeError, ValueError) as error:
+        fingerprint = _fingerprint(content)
+        found = EdgeFile(
+            schedule=content["schedule"],
+            manifest=content["manifest"],
+            fingerprint=content["fingerprint"],
+            test_gating=content["test_gating"],
+            max_wait=content["max_wait"],
+            nodes=tuple(Node.from_dict(node) for node in content["nodes"]),
+            edges=tuple((str(parent), str(child)) for parent, child in content["edges"]),
+            foreign_parents=tuple(
+                ForeignParent.from_dict(parent) for parent in content["foreign_parents"]
+            ),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _refused(path, f"its content is not of the expected form ({error!r})") from None
-    ids = {node.id for node in nodes}
-    if not {end for edge in edges for end in edge} <= ids:
-        raise _refused(path, "an edge names a node that is not in it")
-    if any(node.kind not in KINDS for node in nodes):
-        raise _refused(path, f"a node's kind is not one of {', '.join(KINDS)}")
+    if found.fingerprint != fingerprint:
+        raise _refused(path, "it was changed after it was written")
+    if why := _contradiction(found):
+        raise _refused(path, why)
     return found
+
+
+def _contradiction(found: EdgeFile) -> str:
+    ids = {node.id for node in found.nodes}
+    ends = {end for edge in found.edges for end in edge}
+    ends |= {parent.child for parent in found.foreign_parents}
+    ends |= {key for node in found.nodes for key in node.test_parents}
+    if not ends <= ids:
+        return "an edge names a node that is not in it"
+    if any(node.kind not in (*BUILT, *TESTED_ONLY) for node in found.nodes):
+        return f"a node's kind is not one of {', '.join((*BUILT, *TESTED_ONLY))}"
+    if found.test_gating not in GATINGS:
+        return f"its test_gating is not one of {', '.join(GATINGS)}"
+    if any(parent.policy not in POLICIES for parent in found.foreign_parents):
+        return f"a gate's policy is not one of {', '.join(POLICIES)}"
+    return ""
 
 
 def _refused(path: Path, why: str) -> EdgeFileError:

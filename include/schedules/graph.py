@@ -2,97 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeAlias
 
 import networkx as nx
 
 from include.errors import DbtProjectError
 
 Edge = tuple[str, str]
+Graph: TypeAlias = "nx.DiGraph[str]"
 
 
-def selected_order(edges: Iterable[Edge], selected: Collection[str]) -> list[Edge]:
-    """The fewest edges among selected nodes that keep their order in the whole graph.
-
-    Two selected nodes are joined where a path joins them whose inner nodes are all unselected;
-    of these edges only those stay that no longer path implies.
+def whole_graph(edges: Iterable[Edge], nodes: Iterable[str] = ()) -> Graph:
+    """The graph of a whole project.
 
     Args:
-        edges: (parent, child) ids of the whole graph.
+        edges: (parent, child) ids.
+        nodes: Ids that may have no edge.
+
+    Raises:
+        DbtProjectError: It has a cycle; the message names the nodes of one.
+    """
+    graph: Graph = nx.DiGraph()
+    graph.add_nodes_from(nodes)
+    graph.add_edges_from(edges)
+    if not nx.is_directed_acyclic_graph(graph):
+        cycle = [parent for parent, _ in nx.find_cycle(graph)]
+        raise DbtProjectError(f"the dbt project has a cycle: {' → '.join([*cycle, cycle[0]])}")
+    return graph
+
+
+def selected_order(graph: Graph, selected: Collection[str]) -> list[Edge]:
+    """The fewest edges among selected nodes that keep their order in the whole graph.
+
+    One selected node stands before another where any path leads from one to the other. Of these
+    pairs only those stay that no path over a third implies: the transitive reduction.
+
+    Args:
+        graph: The whole graph, acyclic.
         selected: The ids to keep.
 
     Returns:
         (parent, child) ids, sorted.
 
-    Raises:
-        DbtProjectError: The graph has a cycle.
-
-    >>> selected_order([("a", "x"), ("x", "b"), ("b", "c"), ("a", "c")], {"a", "b", "c"})
+    >>> graph = whole_graph([("a", "x"), ("x", "b"), ("b", "c"), ("a", "c")])
+    >>> selected_order(graph, {"a", "b", "c"})
     [('a', 'b'), ('b', 'c')]
     """
-    graph: nx.DiGraph[str] = nx.DiGraph(edges)
-    if not nx.is_directed_acyclic_graph(graph):
-        cycle = " → ".join(parent for parent, _ in nx.find_cycle(graph))
-        raise DbtProjectError(f"the dbt project has a cycle: {cycle}")
+    # Sets of selected nodes are whole numbers: bit n stands for the n-th in topological order.
+    # The highest bit of what stands before a node can stand before none of the others.
+    before: dict[str, int] = {}
+    kept: list[str] = []
+    reduced: list[Edge] = []
     wanted = set(selected)
-    nearest: dict[str, set[str]] = {}
-    joined: list[Edge] = []
+    bits: dict[str, int] = {}
     for node in nx.topological_sort(graph):
-        above: set[str] = set()
-        for parent in graph.predecessors(node):
-            above |= {parent} if parent in wanted else nearest[parent]
-        nearest[node] = above
+        mask = 0
+        for parent in graph.pred[node]:
+            mask |= before[parent] | bits.get(parent, 0)
+        before[node] = mask
         if node in wanted:
-            joined += [(parent, node) for parent in above]
-    return sorted(nx.transitive_reduction(nx.DiGraph(joined)).edges)
+            while mask:
+                last = kept[mask.bit_length() - 1]
+                reduced.append((last, node))
+                mask &= ~(before[last] | bits[last])
+            bits[node] = 1 << len(kept)
+            kept.append(node)
+    return sorted(reduced)
 
 
-def foreign_parents(
-    edges: Iterable[Edge], selected: Collection[str], others: Collection[str]
-) -> list[Edge]:
+def foreign_parents(graph: Graph, selected: Collection[str], others: Collection[str]) -> list[Edge]:
     """Nodes of other schedules that a selected node reads, directly or through unselected ones.
 
     Args:
-        edges: (parent, child) ids of the whole graph.
+        graph: The whole graph, acyclic.
         selected: The ids of this schedule.
         others: The ids that other schedules build.
 
     Returns:
         (foreign id, child id), sorted.
 
-    >>> foreign_parents([("o", "e"), ("e", "a"), ("o", "b")], {"a", "b"}, {"o"})
+    >>> graph = whole_graph([("o", "e"), ("e", "a"), ("o", "b")])
+    >>> foreign_parents(graph, {"a", "b"}, {"o"})
     [('o', 'a'), ('o', 'b')]
     """
-    graph: nx.DiGraph[str] = nx.DiGraph(edges)
-    found: set[Edge] = set()
-    for child in selected:
-        todo, seen = [child] if child in graph else [], set()
-        while todo:
-            for parent in graph.predecessors(todo.pop()):
-                if parent in seen or parent in selected:
-                    continue
-                seen.add(parent)
-                if parent in others:
-                    found.add((parent, child))
-                else:
-                    todo.append(parent)
-    return sorted(found)
+    wanted, foreign = set(selected), set(others) - set(selected)
+    nearest: dict[str, frozenset[str]] = {}
+    for node in nx.topological_sort(graph):
+        above: set[str] = set()
+        for parent in graph.pred[node]:
+            if parent in foreign:
+                above.add(parent)
+            elif parent not in wanted:
+                above |= nearest[parent]
+        nearest[node] = frozenset(above)
+    return sorted((parent, child) for child in wanted & nearest.keys() for parent in nearest[child])
 
 
-def owner(parents: Collection[str], order: dict[str, int]) -> str:
-    """Which of a test's parents runs it: the last in topological order, then by id.
+def depths(graph: Graph) -> dict[str, int]:
+    """How many edges the longest path to each node has.
+
+    >>> depths(whole_graph([("a", "b"), ("b", "c"), ("a", "c")]))
+    {'a': 0, 'b': 1, 'c': 2}
+    """
+    found: dict[str, int] = {}
+    for node in nx.topological_sort(graph):
+        found[node] = max((found[parent] + 1 for parent in graph.pred[node]), default=0)
+    return found
+
+
+def longest_path(edges: Iterable[Edge], nodes: Iterable[str]) -> list[str]:
+    """The longest chain of nodes; the first in alphabetical order where several are as long.
+
+    >>> longest_path([("a", "c"), ("b", "c")], ["a", "b", "c"])
+    ['a', 'c']
+    """
+    graph = whole_graph(edges, nodes)
+    length = depths(graph)
+    if not length:
+        return []
+    path = [min(length, key=lambda node: (-length[node], node))]
+    while parents := [p for p in graph.pred[path[0]] if length[p] == length[path[0]] - 1]:
+        path.insert(0, min(parents))
+    return path
+
+
+def owner(parents: Collection[str], depth: Mapping[str, int]) -> str:
+    """Which of a test's parents runs it: the one with the longest path to it, then by id.
+
+    No other parent can come after it, so a test task that waits for all of them closes no circle.
 
     >>> owner({"a", "b"}, {"a": 0, "b": 1})
     'b'
     """
-    return max(parents, key=lambda node: (order[node], node))
-
-
-def positions(edges: Iterable[Edge], nodes: Iterable[str]) -> dict[str, int]:
-    """How many edges the longest path to each node has."""
-    graph: nx.DiGraph[str] = nx.DiGraph(edges)
-    graph.add_nodes_from(nodes)
-    depth: dict[str, int] = {}
-    for node in nx.topological_sort(graph):
-        depth[node] = max((depth[p] + 1 for p in graph.predecessors(node)), default=0)
-    return depth
+    return max(parents, key=lambda node: (depth[node], node))

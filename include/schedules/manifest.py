@@ -1,4 +1,9 @@
-"""dbt projects: parsed and selected by dbt itself, in one process, in dbt's environment."""
+"""dbt projects: parsed and selected by dbt itself, in one process, in dbt's environment.
+
+What dbt calls a manifest is read in two ways that give the same: `read_project` has dbt parse a
+folder; `read_manifest` takes a ``manifest.json`` that dbt wrote elsewhere. The schema of that file:
+https://schemas.getdbt.com/dbt/manifest/v12.json
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,9 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +21,13 @@ from typing import Any
 import yaml
 
 from include.errors import DbtProjectError
+from include.schedules.edge_file import BUILT, TESTED_ONLY
+from include.schedules.selection import Selection
 from include.settings import child_environment
 
 SUFFIX = "_schedule"
-BUILT = ("model", "seed", "snapshot")
+READ = (*BUILT, *TESTED_ONLY)
+SCHEMAS = ("v12", "v20")
 
 
 @dataclass(frozen=True)
@@ -27,11 +36,13 @@ class Resource:
 
     Attributes:
         id: dbt's unique_id.
-        kind: dbt's resource_type.
-        name: Its name; versioned models end in ``.v2``.
-        select: A selector that names just this node.
+        kind: dbt's resource_type, or ``ephemeral`` for a model that is never built.
+        name: Its name; ``orders.v2`` where it has versions, ``package.orders`` where it is not of
+            the root project, ``source.shop.orders`` for sources.
+        select: A selector that names it; see :meth:`Project.match` for whether nothing else.
         tags: Sorted.
         parents: Ids, sorted.
+        file: Where it is defined, within its package.
     """
 
     id: str
@@ -40,70 +51,204 @@ class Resource:
     select: str
     tags: tuple[str, ...]
     parents: tuple[str, ...]
+    file: str
 
 
 @dataclass(frozen=True)
 class Project:
-    """A parsed dbt project and what its schedules select.
+    """A dbt project and what its schedules select.
 
     Attributes:
-        resources: By id: models, seeds, snapshots and data tests; nothing that is disabled.
-        ephemeral: Ids of models that are never built.
-        schedules: Selector name to the ids that it selects.
+        schema: The manifest's schema, ``v12``.
+        resources: By id, of the kinds in :data:`READ`; nothing that is disabled.
+        schedules: Selector name to the ids that it selects, tests included.
+        match: What a selector on dbt's command line finds, as ids of any kind.
     """
 
+    schema: str
     resources: Mapping[str, Resource]
-    ephemeral: frozenset[str]
     schedules: Mapping[str, frozenset[str]]
+    match: Callable[[str], frozenset[str]]
 
 
-def read_project(folder: Path) -> Project:
+@contextmanager
+def read_project(folder: Path) -> Iterator[Project]:
     """Parse a project and resolve every selector whose name ends in ``_schedule``.
 
     Args:
         folder: Where ``dbt_project.yml`` is.
 
+    Yields:
+        The project; within the context dbt's own code answers its `match`.
+
     Raises:
         DbtProjectError: It does not parse, or a selector cannot be used.
     """
     _read_yaml(folder / "dbt_project.yml", "it makes a folder a dbt project")
-    names = schedule_names(folder / "selectors.yml")
-    with tempfile.TemporaryDirectory(prefix="sluice-") as scratch:
-        os.environ.clear()
-        os.environ.update(child_environment())
-        os.environ |= {"PATH": os.defpath, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
-        options = ["--project-dir", str(folder), "--profiles-dir", str(folder)]
-        options += ["--target-path", scratch, "--log-path", scratch]
-        manifest = _invoke(["--quiet", "parse", "--no-partial-parse", *options], folder)
-        schedules = {}
-        for name in names:
-            command = ["--quiet", "ls", "--selector", name, "--output", "json", *options]
-            keys = ["--output-keys", "unique_id"]
-            listed = _invoke([*command, *keys], folder, manifest)
-            schedules[name] = _ids(listed, name)
-    resources = {r.id: r for r in _resources(manifest)}
-    ephemeral = frozenset(
-        key for key, node in manifest.nodes.items() if node.config.materialized == "ephemeral"
-    )
-    return Project(resources, ephemeral, schedules)
+    names = _schedules(_selectors(folder), folder / "selectors.yml")
+    with _dbt(folder), tempfile.TemporaryDirectory(prefix="sluice-") as scratch:
+        from dbt.cli.main import cli  # five seconds of imports
+        from dbt.cli.requires import ExceptionExit
+
+        line = ["--quiet", "--no-write-json", "parse", "--no-partial-parse"]
+        line += ["--project-dir", str(folder), "--profiles-dir", str(folder)]
+        line += ["--target-path", scratch, "--log-path", scratch]
+        context = cli.make_context("dbt", list(line))
+        context.obj = {"manifest": None, "callbacks": [], "dbt_runner_command_args": line}
+        try:
+            cli.invoke(context)
+        except ExceptionExit as error:
+            raise _failed(folder, error.exception) from None
+        specs = context.obj["runtime_config"].selectors
+        yield _project(context.obj["manifest"], specs, names, folder, "v12")
 
 
-def schedule_names(path: Path) -> list[str]:
-    """Names of the selectors that are schedules, sorted.
+@contextmanager
+def read_manifest(path: Path, folder: Path) -> Iterator[Project]:
+    """Take a manifest that dbt wrote, and resolve its schedules' selectors, without running dbt.
+
+    Args:
+        path: ``manifest.json``; of dbt-core (v12), or of dbt 2 (v20: v12 with null for what is not
+            there, see https://github.com/lightdash/lightdash/pull/18088).
+        folder: The project, for ``selectors.yml`` where the manifest holds no selectors, and for
+            ``dbt_project.yml``'s flags. Its models are not read.
+
+    Yields:
+        The same project as :func:`read_project`.
 
     Raises:
-        DbtProjectError: The file cannot be read, or there is none.
+        DbtProjectError: The manifest cannot be read, or a selector cannot be used.
     """
+    content = _read_json(path)
+    schema = str(content.get("metadata", {}).get("dbt_schema_version", "")).rpartition("/")[2]
+    schema = schema.removesuffix(".json")
+    if schema not in SCHEMAS:
+        known = " or ".join(SCHEMAS)
+        raise DbtProjectError(f"{path}: its schema is {schema or 'not told'}, expected {known}")
+    selectors = list((content.get("selectors") or {}).values()) or _selectors(folder)
+    names = _schedules(selectors, path)
+    with _dbt(folder), tempfile.TemporaryDirectory(prefix="sluice-") as scratch:
+        from dbt.config.selectors import selector_config_from_data
+        from dbt.flags import set_from_args
+
+        try:
+            # What dbt_project.yml has under `flags:`, such as indirect_selection, is dbt's default.
+            set_from_args(Namespace(project_dir=str(folder), profiles_dir=str(folder)), None)
+            manifest = _manifest(content)
+            specs = selector_config_from_data({"selectors": selectors})
+            # dbt looks for `path:` among the project's files.
+            _lay_out(manifest, Path(scratch))
+            project = _project(manifest, specs, names, Path(scratch), schema)
+        except DbtProjectError:
+            raise
+        except Exception as error:  # noqa: BLE001  (a foreign file can break dbt anywhere)
+            raise _failed(path, error) from None
+        yield project
+
+
+def _manifest(content: dict[str, Any]) -> Any:
+    from dbt.artifacts.schemas.manifest import WritableManifest
+    from dbt.contracts.graph.manifest import Manifest
+
+    whole = _without_nulls(content)
+    whole["metadata"]["dbt_schema_version"] = str(WritableManifest.dbt_schema_version)
+    return Manifest.from_writable_manifest(WritableManifest.upgrade_schema_version(whole))
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _lay_out(manifest: Any, folder: Path) -> None:
+    root = manifest.metadata.project_name
+    for node in [*manifest.nodes.values(), *manifest.sources.values()]:
+        if node.package_name == root:
+            patch = getattr(node, "patch_path", None) or ""
+            for name in (node.original_file_path, patch.partition("://")[2]):
+                if name:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).touch()
+
+
+def _project(
+    manifest: Any, selectors: Mapping[str, Any], names: list[str], root: Path, schema: str
+) -> Project:
+    selection = Selection(manifest, root)
+    schedules = {}
+    for name in names:
+        try:
+            schedules[name] = selection.of(selectors[name]["definition"])
+        except RuntimeError as error:  # dbt's own for a selector that cannot be resolved
+            raise _failed(f"selectors.yml: {name}", error) from None
+        if not schedules[name]:
+            raise DbtProjectError(f"selectors.yml: {name} selects nothing")
+    resources = {resource.id: resource for resource in _resources(manifest)}
+    return Project(schema, resources, schedules, selection.matching)
+
+
+def _resources(manifest: Any) -> Iterator[Resource]:
+    root = manifest.metadata.project_name
+    for nodes in (manifest.nodes, manifest.sources, getattr(manifest, "functions", {})):
+        for key, node in nodes.items():
+            kind = str(getattr(node.resource_type, "value", node.resource_type))
+            if kind == "model" and node.config.materialized == "ephemeral":
+                kind = "ephemeral"
+            if kind in READ:
+                yield Resource(
+                    id=key,
+                    kind=kind,
+                    name=_name(node, kind, root),
+                    select=_select(node, kind),
+                    tags=tuple(sorted(set(node.tags))),
+                    parents=tuple(sorted(set(_parents(node)))),
+                    file=node.original_file_path,
+                )
+
+
+def _parents(node: Any) -> list[str]:
+    # A source depends on nothing, a seed on macros only.
+    return list(getattr(getattr(node, "depends_on", None), "nodes", ()))
+
+
+def _name(node: Any, kind: str, root: str) -> str:
+    if kind == "source":
+        return f"source.{node.source_name}.{node.name}"
+    name = node.name
+    if getattr(node, "version", None) is not None:
+        name = f"{name}.v{node.version}"
+    return str(name) if node.package_name == root else f"{node.package_name}.{name}"
+
+
+def _select(node: Any, kind: str) -> str:
+    # What would end a name or start an operator is matched as any character.
+    dotted = "".join("?" if letter in " ,:+@" else letter for letter in ".".join(node.fqn))
+    return f"fqn:{dotted},resource_type:function" if kind == "function" else f"fqn:{dotted}"
+
+
+def _selectors(folder: Path) -> list[Any]:
+    path = folder / "selectors.yml"
     content = _read_yaml(path, "it names the schedules")
     try:
-        names = sorted(str(s["name"]) for s in content["selectors"])
+        return list(content["selectors"])
+    except (KeyError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise DbtProjectError(f"{path}: expected a list `selectors:` with names; {why}") from None
+
+
+def _schedules(selectors: list[Any], path: Path) -> list[str]:
+    try:
+        names = sorted(str(selector["name"]) for selector in selectors)
     except (KeyError, TypeError) as error:
         why = " ".join(str(error).split())
         raise DbtProjectError(f"{path}: expected a list `selectors:` with names; {why}") from None
     schedules = [name for name in names if name.endswith(SUFFIX)]
     if not schedules:
         raise DbtProjectError(f"{path}: no selector's name ends in {SUFFIX}")
-    if double := [n for n in schedules if schedules.count(n) > 1]:
+    if double := [n for n in names if names.count(n) > 1]:
         raise DbtProjectError(f"{path}: {double[0]} stands there twice")
     return schedules
 
@@ -117,41 +262,27 @@ def _read_yaml(path: Path, purpose: str) -> Any:
         raise DbtProjectError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _invoke(arguments: list[str], folder: Path, manifest: Any = None) -> Any:
-    from dbt.cli.main import dbtRunner  # five seconds of imports
-
-    with redirect_stdout(io.StringIO()) as said:
-        outcome = dbtRunner(manifest=manifest).invoke(arguments)
-    if not outcome.success:
-        why = " ".join(str(outcome.exception or said.getvalue()).split())
-        raise DbtProjectError(f"{folder}: dbt {arguments[1]} failed: {why}")
-    return outcome.result
-
-
-def _ids(listed: list[str], selector: str) -> frozenset[str]:
-    ids = frozenset(json.loads(line)["unique_id"] for line in listed or [])
-    if not ids:
-        raise DbtProjectError(f"selectors.yml: {selector} selects nothing")
-    return ids
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DbtProjectError(f"{path}: no such file; dbt parse writes it") from None
+    except ValueError as error:
+        raise DbtProjectError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DbtProjectError(f"{path}: not a manifest; dbt parse writes one")
+    return content
 
 
-def _resources(manifest: Any) -> list[Resource]:
-    found = []
-    for key, node in manifest.nodes.items():
-        kind = str(getattr(node.resource_type, "value", node.resource_type))
-        if kind in (*BUILT, "test"):
-            name = node.name
-            if getattr(node, "version", None) is not None:
-                name = f"{name}.v{node.version}"
-            found.append(
-                Resource(
-                    id=key,
-                    kind=kind,
-                    name=name,
-                    select="fqn:" + ".".join(node.fqn),
-                    tags=tuple(sorted(node.tags)),
-                    # A seed depends on macros only.
-                    parents=tuple(sorted(set(getattr(node.depends_on, "nodes", ())))),
-                )
-            )
-    return found
+@contextmanager
+def _dbt(folder: Path) -> Iterator[None]:
+    """Around dbt's own code: nothing of ours in its environment, nothing of its on our output."""
+    os.environ.clear()
+    os.environ.update(child_environment())
+    os.environ |= {"PATH": os.defpath, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
+    with redirect_stdout(io.StringIO()):
+        yield
+
+
+def _failed(where: object, error: BaseException) -> DbtProjectError:
+    return DbtProjectError(f"{where}: {' '.join(str(error).split()) or type(error).__name__}")

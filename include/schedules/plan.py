@@ -2,42 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from include.schedules.edge_file import EdgeFile
+from include.schedules.edge_file import BUILT, EdgeFile, ForeignParent, Node
+from include.schedules.graph import longest_path
+from include.schedules.manifest import Project
 
-HEAD = """\
-<!-- Written by scripts/generate_edges.py from the dbt project; `make edges` writes it anew. -->
-# Schedules
-"""
-
-
-def plan(files: Sequence[EdgeFile]) -> str:
-    """Markdown with a chapter for each schedule."""
-    return "\n".join([HEAD, *(_chapter(file) for file in files)])
+WRITTEN = "Written by scripts/generate_edges.py from the dbt project; `make edges` writes it anew."
 
 
-def _chapter(file: EdgeFile) -> str:
+def plan(files: Sequence[EdgeFile], project: Project) -> str:
+    """Markdown with a chapter for each schedule.
+
+    Args:
+        files: The edge files, by schedule.
+        project: What they were made of, for what is in none of them.
+    """
+    lines = [f"<!-- {WRITTEN} -->", "# Schedules", "", *_overview(files), ""]
+    lines += _shared(files)
+    lines += _unscheduled(files, project)
+    for file in files:
+        lines += ["", f"## {file.schedule}", "", *_chapter(file)]
+    return "\n".join(lines) + "\n"
+
+
+def drawing(file: EdgeFile) -> str:
+    """A Mermaid flowchart of a schedule: its nodes, its edges, its parents in other schedules."""
+    number = {node.id: f"n{count}" for count, node in enumerate(file.nodes)}
+    lines = [f"%% {WRITTEN}", "flowchart LR"]
+    lines += [f"  {number[node.id]}{_shape(node)}" for node in file.nodes]
+    lines += [f"  {number[parent]} --> {number[child]}" for parent, child in file.edges]
+    foreign = sorted({(parent.id, parent.name) for parent in file.foreign_parents})
+    number |= {key: f"f{count}" for count, (key, _) in enumerate(foreign)}
+    lines += [f'  {number[key]}["{name}"]:::foreign' for key, name in foreign]
+    for parent in file.foreign_parents:
+        lines.append(f'  {number[parent.id]} -. "{_policy(parent)}" .-> {number[parent.child]}')
+    lines.append("  classDef foreign stroke-dasharray: 4 4")
+    return "\n".join(lines) + "\n"
+
+
+def after(file: EdgeFile) -> dict[str, list[str]]:
+    """The names of each node's parents, by its id, sorted."""
     names = {node.id: node.name for node in file.nodes}
-    children = {child for _, child in file.edges}
-    roots = [node.name for node in file.nodes if node.id not in children]
-    tests = sum(len(node.tests) for node in file.nodes)
+    found: dict[str, list[str]] = {node.id: [] for node in file.nodes}
+    for parent, child in file.edges:
+        found[child].append(names[parent])
+    return {key: sorted(parents) for key, parents in found.items()}
+
+
+def gates(file: EdgeFile) -> list[str]:
+    """What a schedule waits for: ``parent >> child: policy (schedules that build it)``."""
+    names = {node.id: node.name for node in file.nodes}
+    return [
+        f"{p.name} >> {names[p.child]}: {_policy(p)} ({', '.join(p.schedules)})"
+        for p in file.foreign_parents
+    ]
+
+
+def _policy(parent: ForeignParent) -> str:
+    return f"{parent.policy} {parent.max_lag}h" if parent.policy == "any" else parent.policy
+
+
+def _shape(node: Node) -> str:
+    left, right = {"seed": ("[(", ")]"), "snapshot": ("[[", "]]")}.get(node.kind, ("[", "]"))
+    if node.kind not in BUILT:
+        left, right = ("{{", "}}")
+    return f'{left}"{node.name}"{right}'
+
+
+def _overview(files: Sequence[EdgeFile]) -> list[str]:
+    rows = []
+    for file in files:
+        kinds = Counter(node.kind for node in file.nodes if node.kind in BUILT)
+        tests = sum(len(node.tests) for node in file.nodes)
+        path = longest_path(file.edges, (node.id for node in file.nodes))
+        told = ", ".join(
+            f"{kinds[kind]} {kind}{'s' * (kinds[kind] > 1)}" for kind in BUILT if kinds[kind]
+        )
+        rows.append(
+            f"| [{file.schedule}](#{file.schedule}) | {told} | {len(file.edges)} | {tests} |"
+            f" {len(path)} | {len({p.id for p in file.foreign_parents})} | {file.test_gating} |"
+        )
+    head = "| Schedule | Builds | Edges | Tests | Longest path | Foreign parents | Test gating |"
+    return [head, "| --- | --- | --- | --- | --- | --- | --- |", *rows]
+
+
+def _shared(files: Sequence[EdgeFile]) -> list[str]:
+    builders: dict[str, list[str]] = {}
+    for file in files:
+        for node in file.nodes:
+            if node.kind in BUILT:
+                builders.setdefault(node.name, []).append(file.schedule)
+    shared = {name: names for name, names in builders.items() if len(names) > 1}
+    told = (f"{_code([name])} ({', '.join(names)})" for name, names in sorted(shared.items()))
+    return [f"In more than one schedule: {'; '.join(told) or 'none'}."]
+
+
+def _unscheduled(files: Sequence[EdgeFile], project: Project) -> list[str]:
+    scheduled = {node.id for file in files for node in file.nodes}
+    tested = {test.id for file in files for node in file.nodes for test in node.tests}
+    left = [r for r in project.resources.values() if r.id not in scheduled]
+    readers: dict[str, list[str]] = {r.name: [] for r in left if r.kind in BUILT}
+    for key in scheduled:
+        for parent in project.resources[key].parents:
+            if parent in project.resources and project.resources[parent].name in readers:
+                readers[project.resources[parent].name].append(project.resources[key].name)
+    built = [
+        f"`{name}`" + (f" (read by {_code(sorted(read))})" if read else "")
+        for name, read in sorted(readers.items())
+    ]
+    tests = sorted(r.name for r in left if r.kind == "test" and r.id not in tested)
+    lines = ["", f"In no schedule, never built: {', '.join(built) or 'none'}."]
+    if tests:
+        lines += ["", f"Tests that no schedule runs: {_code(tests)}."]
+    return lines
+
+
+def _chapter(file: EdgeFile) -> list[str]:
+    names = {node.id: node.name for node in file.nodes}
+    parents = after(file)
+    roots = sorted(node.name for node in file.nodes if not parents[node.id])
+    path = longest_path(file.edges, names)
     lines = [
-        f"## {file.schedule}",
+        f"Drawing: [{file.schedule}.mmd]({file.schedule}.mmd).",
+        f"Children wait for their parents' {'tests' if file.test_gating == 'model' else 'runs'}.",
         "",
-        f"{len(file.nodes)} nodes, {len(file.edges)} edges, {tests} tests.",
+        f"Roots: {_code(roots)}.",
         "",
-        f"Roots: {', '.join(f'`{name}`' for name in sorted(roots))}",
-        "",
+        f"Longest path: {' → '.join(_code([names[key]]) for key in path)}.",
     ]
     if file.foreign_parents:
-        pairs = (
-            f"`{names[child]}` reads `{foreign.split('.', 2)[2]}`"
-            for foreign, child in file.foreign_parents
-        )
-        lines += ["From other schedules: " + "; ".join(pairs), ""]
-    lines += ["| Node | Kind | After | Tests |", "| --- | --- | --- | --- |"]
-    for node in file.nodes:
-        parents = (f"`{names[p]}`" for p, child in file.edges if child == node.id)
-        lines.append(f"| `{node.name}` | {node.kind} | {', '.join(parents)} | {len(node.tests)} |")
-    return "\n".join([*lines, ""])
+        lines += ["", f"Waits, for {file.max_wait} hours at most, for models of other schedules:"]
+        lines += ["", "| Parent | Built by | Read by | Policy |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{p.name}` | {', '.join(p.schedules)} | `{names[p.child]}` | {_policy(p)} |"
+            for p in file.foreign_parents
+        ]
+    lines += ["", "| Node | Kind | After | Tests |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| `{node.name}` | {node.kind} | {_code(parents[node.id])} | {_tests(node, names)} |"
+        for node in file.nodes
+    ]
+    return lines
+
+
+def _tests(node: Node, names: dict[str, str]) -> str:
+    late = _code(names[key] for key in node.test_parents)
+    return _code(test.name for test in node.tests) + (f" (after {late} too)" if late else "")
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

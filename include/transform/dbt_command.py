@@ -18,7 +18,7 @@ from include.settings import child_environment, settings
 from include.transform.warm_dbt import NoWarmDbt, run_warm
 
 log = logging.getLogger(__name__)
-VERBS = ("run", "seed", "snapshot", "test")
+VERBS = ("run", "seed", "snapshot", "test", "build")
 BROKEN = 2  # dbt's own exit status for what is not a failed node
 KEPT_LINES = 200
 
@@ -64,8 +64,10 @@ def arguments(verb: str, select: Sequence[str], scratch: Path) -> list[str]:
     """
     project = settings().dbt_project
     line = [verb, "--select", *select]
-    if verb == "test":
+    if verb in ("test", "build"):
         line += ["--indirect-selection", "empty"]
+    if verb == "test":
+        line += ["--resource-type", "test"]  # a unit test may bear the name of a data test
     line += ["--project-dir", str(project), "--profiles-dir", str(project)]
     line += ["--target-path", str(scratch / "target"), "--log-path", str(scratch / "logs")]
     return [*line, "--log-level-file", "none", "--cache-selected-only", "--no-use-colors"]

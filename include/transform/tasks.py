@@ -1,24 +1,20 @@
-"""Airflow tasks around dbt: a `dbt_run` and a `dbt_test` group, a task for each node."""
+"""Airflow tasks around dbt: a `dbt_run` and a `dbt_test` group, a task for each node in each."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from airflow.sdk import Asset, BaseHook, BaseOperator, TaskGroup
+from airflow.sdk import BaseHook, BaseOperator, TaskGroup
 from airflow.sdk.definitions.context import Context
 
 from include.connections import SnowflakeConnection
 from include.retries import where_a_retry_helps
-from include.schedules.edge_file import EdgeFile, Node
+from include.schedules.edge_file import BUILT, EdgeFile, Node
+from include.schedules.gate import before, built_node, gates
 from include.transform.dbt_command import run_dbt
 
-VERBS = {"model": "run", "seed": "seed", "snapshot": "snapshot"}
-
-
-def built_node(node: Node) -> Asset:
-    """The asset of a model, seed or snapshot: an event tells that it is built and tested."""
-    return Asset(f"dbt/{node.id}", uri=f"sluice://dbt/{node.id}")
+VERBS = {"model": "run", "seed": "seed", "snapshot": "snapshot", "function": "build"}
 
 
 class DbtOperator(BaseOperator):
@@ -45,38 +41,53 @@ class DbtOperator(BaseOperator):
         return {"nodes": len(result.nodes), "results": [asdict(n) for n in result.nodes]}
 
 
-def run_and_test(edges: EdgeFile, connection: str) -> TaskGroup:
-    """Make the groups `dbt_run` and `dbt_test`.
+def run_and_test(edges: EdgeFile, connection: str) -> list[DbtOperator]:
+    """Make the groups `gates`, `dbt_run` and `dbt_test`.
 
     Args:
         edges: The schedule's edge file.
         connection: The Airflow connection of the warehouse.
 
     Returns:
-        The group `dbt_run`: what precedes it is the gate of every model.
+        The tasks that wait for no other dbt task: what precedes them precedes every dbt task.
     """
-    with TaskGroup("dbt_run") as run_group:
-        runs = {
-            node.id: DbtOperator(
-                task_id=node.name,
-                verb=VERBS[node.kind],
-                select=[node.select],
-                connection=connection,
-                outlets=[] if node.tests else [built_node(node)],
-            )
-            for node in edges.nodes
-        }
-    for parent, child in edges.edges:
-        runs[parent] >> runs[child]
+    with TaskGroup("dbt_run"):
+        runs = {node.id: _run(node, connection) for node in edges.nodes if node.kind in BUILT}
     with TaskGroup("dbt_test"):
-        for node in edges.nodes:
-            if node.tests:
-                test = DbtOperator(
-                    task_id=node.name,
-                    verb="test",
-                    select=[test.select for test in node.tests],
-                    connection=connection,
-                    outlets=[built_node(node)],
-                )
-                [runs[node.id], *(runs[parent] for parent in node.test_parents)] >> test
-    return run_group
+        tests = {node.id: _test(node, connection) for node in edges.nodes if node.tests}
+    for node in edges.nodes:
+        if test := tests.get(node.id):
+            for key in (node.id, *node.test_parents):
+                if key in runs:
+                    before(runs[key], test)
+    # What a child waits for: the last task of its parent that its schedule gates on.
+    last = runs | tests if edges.test_gating == "model" else runs
+    first = tests | runs
+    for parent, child in edges.edges:
+        if parent in last:
+            before(last[parent], first[child])
+    for child, waits in gates(edges).items():
+        for gate in waits:
+            before(gate, first[child])
+    ids = {task.task_id for task in (*runs.values(), *tests.values())}
+    return [t for t in (*runs.values(), *tests.values()) if not ids & t.upstream_task_ids]
+
+
+def _run(node: Node, connection: str) -> DbtOperator:
+    return DbtOperator(
+        task_id=node.name,
+        verb=VERBS[node.kind],
+        select=[node.select],
+        connection=connection,
+        outlets=[] if node.tests else [built_node(node.id)],
+    )
+
+
+def _test(node: Node, connection: str) -> DbtOperator:
+    return DbtOperator(
+        task_id=node.name,
+        verb="test",
+        select=[test.select for test in node.tests],
+        connection=connection,
+        outlets=[built_node(node.id)] if node.kind in BUILT else [],
+    )

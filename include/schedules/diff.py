@@ -1,0 +1,98 @@
+"""What a change of the dbt project does to its schedules, for a pull request and for --check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from include.schedules.edge_file import EdgeFile, Node
+from include.schedules.plan import after, gates
+
+
+def changes(old: EdgeFile | None, new: EdgeFile | None) -> list[str]:
+    """What is added, removed and re-wired in one schedule.
+
+    Args:
+        old: The edge file before; None where there was none.
+        new: The edge file after; None where there is none.
+
+    Returns:
+        One line each, in Markdown; empty where nothing that matters differs.
+    """
+    if new is None or old is None:
+        file = new or old
+        verb = "adds" if new else "removes"
+        return [f"{verb} the schedule, {len(file.nodes)} nodes"] if file else []
+    before, now = {n.id: n for n in old.nodes}, {n.id: n for n in new.nodes}
+    was, after_now = after(old), after(new)
+    lines = []
+    for key in sorted(now.keys() - before.keys()):
+        tests = f", {len(now[key].tests)} tests" if now[key].tests else ""
+        lines.append(f"adds {now[key].kind} `{now[key].name}`{_after(after_now[key])}{tests}")
+    for key in sorted(before.keys() - now.keys()):
+        lines.append(f"removes {before[key].kind} `{before[key].name}`")
+    for key in sorted(now.keys() & before.keys()):
+        if was[key] != after_now[key]:
+            lines.append(f"re-wires `{now[key].name}`: {_sides(was[key], after_now[key])}")
+        lines += _node(before[key], now[key])
+    lines += _lists("gate", gates(old), gates(new))
+    for name in ("test_gating", "max_wait", "manifest"):
+        if getattr(old, name) != getattr(new, name):
+            lines.append(f"{name}: {getattr(old, name)} → {getattr(new, name)}")
+    if not lines and old.fingerprint != new.fingerprint:
+        lines.append("changes what other files tell of it")
+    return lines
+
+
+def markdown(old: Mapping[str, EdgeFile], new: Mapping[str, EdgeFile], since: str) -> str:
+    """A comment for a pull request.
+
+    Args:
+        old: The edge files before, by schedule.
+        new: The edge files after, by schedule.
+        since: What "before" is called: a git revision.
+    """
+    found = {name: changes(old.get(name), new.get(name)) for name in sorted({*old, *new})}
+    lines = [f"### Schedules since {since}"]
+    for name, told in found.items():
+        if told:
+            lines += ["", f"**{name}**", "", *(f"- {line}" for line in told)]
+    if not any(found.values()):
+        lines += ["", "No schedule changes."]
+    return "\n".join(lines) + "\n"
+
+
+def _node(old: Node, new: Node) -> list[str]:
+    lines = []
+    for name in ("name", "kind", "select", "tags"):
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
+            lines.append(f"`{old.name}`: {name} {_plain(was)} → {_plain(now)}")
+    lines += _lists(f"test of `{new.name}`", _tests(old), _tests(new))
+    if {t.id for t in old.tests} == {t.id for t in new.tests} and old.tests != new.tests:
+        lines.append(f"`{new.name}`: its tests are selected differently")
+    if old.test_parents != new.test_parents:
+        lines.append(f"`{new.name}`: its tests wait for other nodes")
+    return lines
+
+
+def _tests(node: Node) -> list[str]:
+    return sorted(test.name for test in node.tests)
+
+
+def _lists(what: str, old: list[str], new: list[str]) -> list[str]:
+    lines = [f"adds {what}: `{name}`" for name in new if name not in old]
+    return lines + [f"removes {what}: `{name}`" for name in old if name not in new]
+
+
+def _sides(old: list[str], new: list[str]) -> str:
+    parts = [f"after `{name}`" for name in new if name not in old]
+    parts += [f"no longer after `{name}`" for name in old if name not in new]
+    return ", ".join(parts)
+
+
+def _after(parents: list[str]) -> str:
+    return f" after {', '.join(f'`{name}`' for name in parents)}" if parents else ""
+
+
+def _plain(value: object) -> str:
+    return ", ".join(value) or "none" if isinstance(value, tuple) else f"`{value}`"
