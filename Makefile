@@ -9,10 +9,10 @@ PRODUCTION := airflow dbt singer tap-postgres target-snowflake
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: help install demo up down status picture test check edges bench-demo lock clean
+.PHONY: help install demo up down status picture test check edges edges-diff corpus bench-demo bench-graph lock clean
 
 help: ## List these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install: ## Make the Python environments under .venvs/
 	@scripts/install.sh $(PRODUCTION) local
@@ -52,6 +52,15 @@ check: ## Lint, types, stale generated files
 edges: ## Write dags/edges/ from the dbt project
 	@scripts/install.sh dbt
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges
+
+corpus: ## Write tests/fixtures/manifests/ anew, with several versions of dbt
+	@scripts/install.sh dbt
+	@$(VENVS)/dbt/bin/python -m scripts.corpus --uv $(or $(shell command -v uv),$(VENVS)/uv/bin/uv)
+	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --project-dir tests/fixtures/every_kind --out tests/fixtures/every_kind_edges
+
+edges-diff: ## Say as Markdown what changed in the schedules since REV=main
+	@scripts/install.sh dbt
+	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --diff $(or $(REV),main)
 
 bench-demo: ## Measure make demo in fresh clones, first and second run, medians of RUNS=3
 	@scripts/bench_demo.sh $(or $(RUNS),3)

@@ -1,0 +1,91 @@
+"""Write tests/fixtures/manifests/ anew: one dbt project, parsed by several versions of dbt.
+
+    make corpus         each version is installed in a scratch folder
+
+With them their edge files, tests/fixtures/every_kind_edges/, which all versions give alike.
+
+What is left out: macros and docs, which no schedule depends on, and what differs from run to run.
+`made_of` is a hash of the project, so that a test can tell when the manifests are stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from include.errors import LocalError, status_of
+from include.settings import ROOT, child_environment
+
+VERSIONS = ("1.8", "1.9", "1.10", "1.11")
+PROJECT = ROOT / "tests" / "fixtures" / "every_kind"
+MANIFESTS = ROOT / "tests" / "fixtures" / "manifests"
+LEFT_OUT = ("macros", "docs", "parent_map", "child_map", "group_map")
+OF_ONE_RUN = ("created_at", "root_path", "compiled_path", "build_path")
+METADATA = ("dbt_schema_version", "dbt_version", "project_name", "adapter_type")
+
+
+def made_of(project: Path = PROJECT) -> str:
+    """SHA-256 over names and contents of the project's files."""
+    files = sorted(path for path in project.rglob("*") if path.is_file())
+    told = (
+        f"{path.relative_to(project)} {sha256(path.read_bytes()).hexdigest()}" for path in files
+    )
+    return sha256("\n".join(told).encode()).hexdigest()
+
+
+def trimmed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without what schedules do not depend on, and what differs from run to run."""
+    kept = {key: _trim(value) for key, value in manifest.items() if key not in LEFT_OUT}
+    kept |= {key: {} for key in LEFT_OUT}
+    metadata = {key: manifest["metadata"][key] for key in METADATA}
+    return kept | {"metadata": metadata | {"made_by": "make corpus", "made_of": made_of()}}
+
+
+def _trim(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _trim(item) for key, item in value.items() if key not in OF_ONE_RUN}
+    return [_trim(item) for item in value] if isinstance(value, list) else value
+
+
+def _parsed(version: str, uv: Path, scratch: Path) -> dict[str, Any]:
+    venv, target = scratch / "venv", scratch / "target"
+    _run([uv, "venv", "--quiet", venv])
+    packages = [f"dbt-core~={version}.0", "dbt-postgres"]
+    _run([uv, "pip", "install", "--quiet", "--python", venv / "bin" / "python", *packages])
+    folders = ["--project-dir", PROJECT, "--profiles-dir", PROJECT]
+    written = ["--target-path", target, "--log-path", scratch]
+    line = [venv / "bin" / "dbt", "--quiet", "parse", "--no-partial-parse", *folders, *written]
+    _run([*line, "--no-send-anonymous-usage-stats"])
+    content: dict[str, Any] = json.loads((target / "manifest.json").read_text())
+    return content
+
+
+def _run(line: list[Any]) -> None:
+    environment = child_environment({"EVERY_KIND_TARGET": "postgres"})
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LocalError(
+            f"{' '.join(map(str, line))}: {' '.join((done.stdout + done.stderr).split())}"
+        )
+
+
+def main() -> None:
+    """Write a manifest for each version, and the edge files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--uv", type=Path, required=True)
+    uv = parser.parse_args().uv
+    for version in VERSIONS:
+        with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+            manifest = trimmed(_parsed(version, uv, Path(folder)))
+        text = json.dumps(manifest, indent=1, sort_keys=True)
+        (MANIFESTS / f"dbt_{version}.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(status_of(main))
