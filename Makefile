@@ -65,8 +65,12 @@ edges-diff: ## Say as Markdown what changed in the schedules since REV=main
 bench-demo: ## Measure make demo in fresh clones, first and second run, medians of RUNS=3
 	@scripts/bench_demo.sh $(or $(RUNS),3)
 
+bench-graph: ## Measure edges and DAG imports beside dbt and Cosmos: SIZES="100 300", RUNS=3
+	@scripts/install.sh dbt bench
+	@$(VENVS)/dbt/bin/python -m scripts.bench.graph --runs $(or $(RUNS),3) $(if $(SIZES),--sizes $(SIZES))
+
 lock: ## Write requirements/*.txt anew from requirements/*.in
-	@scripts/lock.sh $(LOCKED)
+	@scripts/lock.sh $(LOCKED) bench
 
 clean: down ## Remove the local databases, spools and logs
 	@rm -rf .local

@@ -109,7 +109,7 @@ class SnowflakeConnection:
     database: str
     warehouse: str
     role: str
-    schema: str = "ANALYTICS"
+    schema: str = "DBT"
     host: str = ""
     port: int = 443
     protocol: str = "https"
@@ -132,7 +132,7 @@ class SnowflakeConnection:
             database=_required(conn, extra.get("database"), "extra.database"),
             warehouse=_required(conn, extra.get("warehouse"), "extra.warehouse"),
             role=_required(conn, extra.get("role"), "extra.role"),
-            schema=conn.schema or "ANALYTICS",
+            schema=conn.schema or "DBT",
             host=str(extra.get("host", "")),
             port=int(extra.get("port", 443)),
             protocol=str(extra.get("protocol", "https")),

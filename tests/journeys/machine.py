@@ -1,0 +1,133 @@
+"""A machine for one journey: a folder and ports of its own, and who is on call for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import suppress
+
+import psutil
+from conftest import PASSWORD, wait_until
+
+from include.local.airflow import Client, Secrets
+from include.local.ports import free_port
+from include.settings import ROOT, child_environment, settings
+
+COMMAND_SECONDS = 400
+RUN_SECONDS = 300
+
+
+class Machine:
+    """A folder and ports of its own for everything that the make commands start.
+
+    Args:
+        folder: For state and logs.
+        root: The project; its environments are this repository's.
+    """
+
+    def __init__(self, folder, root=ROOT):
+        self.root = root
+        self.folder = folder / "local"
+        self.ports = {name: free_port() for name in ("POSTGRES", "SNOWFLAKE", "AIRFLOW")}
+        self.environment = child_environment(
+            {f"SLUICE_{name}_PORT": str(port) for name, port in self.ports.items()}
+            | {"SLUICE_LOCAL": str(self.folder), "SHOP_SCALE": "0.02"}
+            | {"SLUICE_VENVS": str(settings().venvs), "PYTHONPATH": str(root)}
+        )
+
+    def start(self, command, output):
+        python = str(settings().program("airflow", "python"))
+        return subprocess.Popen(
+            [python, "-m", "scripts.local", command],
+            env=self.environment,
+            cwd=self.root,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def run(self, command):
+        """(exit status, output) of a make command."""
+        log = self.folder.parent / f"{command}.log"
+        with log.open("wb") as output:
+            process = self.start(command, output)
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while process.poll() is None:
+            assert time.monotonic() < deadline, log.read_text()
+            assert PASSWORD not in self.command_lines()
+            time.sleep(0.3)
+        return process.returncode, log.read_text()
+
+    def command_lines(self):
+        """Those of all processes of this folder, in one text."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()))
+        return "\n".join(found)
+
+    def kill_in(self, command, line):
+        """Start a command, and kill its whole process group once it has printed a line."""
+        log = self.folder.parent / "killed.log"
+        with log.open("wb") as output:
+            process = self.start(command, output)
+        wait_until(lambda: re.search(line, log.read_text()) or process.poll() is not None, 200)
+        assert process.poll() is None, log.read_text()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def processes(self):
+        """What runs for this folder: it is in the command line or in the environment."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                known = " ".join(process.cmdline()) + process.environ().get("SLUICE_LOCAL", "")
+                if str(self.folder) in known and process.pid != os.getpid():
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+class OnCall:
+    """`make up`, seen through Airflow's API by whoever is on call."""
+
+    def __init__(self, machine):
+        self._client = Client(machine.ports["AIRFLOW"], Secrets.of(machine.folder).admin_password)
+        self.call = self._client.call
+        self.close = self._client.close
+
+    def unpause(self, dag):
+        self.call("PATCH", f"dags/{dag}", json={"is_paused": False})
+
+    def trigger(self, dag):
+        """The id of a new run."""
+        return self.call("POST", f"dags/{dag}/dagRuns", json={"logical_date": None})["dag_run_id"]
+
+    def tasks(self, dag, run_id):
+        """The task instances of a run."""
+        path = f"dags/{dag}/dagRuns/{run_id}/taskInstances"
+        return self.call("GET", path, params={"limit": 100})["task_instances"]
+
+    def states(self, dag, run_id):
+        """Task id to state."""
+        return {task["task_id"]: task["state"] for task in self.tasks(dag, run_id)}
+
+    def log(self, dag, run_id, task, attempt=1):
+        """A task's log, as text."""
+        path = f"dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/logs/{attempt}"
+        return json.dumps(self.call("GET", path))
+
+    def wait(self, dag, run_id):
+        """The run's end state and its tasks."""
+        deadline = time.monotonic() + RUN_SECONDS
+        while True:
+            state = self.call("GET", f"dags/{dag}/dagRuns/{run_id}")["state"]
+            if state in ("success", "failed"):
+                return state, self.tasks(dag, run_id)
+            assert time.monotonic() < deadline, self.states(dag, run_id)
+            time.sleep(1)

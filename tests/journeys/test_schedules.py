@@ -1,0 +1,167 @@
+"""Two schedules under a real scheduler, a gate between them; then a model moves to the other."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from contextlib import closing
+
+import pytest
+from conftest import wait_until
+from machine import Machine, OnCall
+
+from include.settings import ROOT
+
+pytestmark = pytest.mark.timeout(900)
+
+DAG_FILE = '''"""{name}, without extract and load."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG
+
+from include.schedules.dag_defaults import DAG_DEFAULTS
+from include.schedules.edge_file import read_edge_file
+from include.settings import ROOT
+from include.transform.tasks import run_and_test
+
+with DAG("{name}", schedule=None, doc_md=__doc__, **DAG_DEFAULTS):
+    run_and_test(read_edge_file(ROOT / "dags/edges/{name}_schedule.pickle"), "warehouse_snowflake")
+'''
+GOOD, BAD = "select 1 as id", "select cast(null as integer) as id"
+TESTED = "models: [{name: base, columns: [{name: id, data_tests: [not_null]}]}]"
+
+
+class Project(Machine):
+    """A copy of this repository with four models in two schedules."""
+
+    def __init__(self, folder):
+        super().__init__(folder, folder / "project")
+        listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
+        for name in done.stdout.splitlines():
+            if not name.startswith(("dags/", "docs/", "tests/")) and (ROOT / name).exists():
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, self.root / name)
+        for name in ("models", "seeds", "snapshots", "tests"):
+            shutil.rmtree(self.root / "dbt" / name)
+        self.model("base", "day", GOOD)
+        self.model("moving", "day", GOOD)
+        self.model("report", "late", "select id from {{ ref('base') }}")
+        self.model("other", "late", GOOD)
+        (self.root / "dbt/models/models.yml").write_text(TESTED)
+        names = ("day_schedule", "late_schedule")
+        listed = "".join(f"  - {{name: {name}, definition: 'tag:{name}'}}\n" for name in names)
+        (self.root / "dbt/selectors.yml").write_text(f"selectors:\n{listed}")
+        (self.root / "dbt/schedules.yml").write_text("late_schedule: {gate: last}\n")
+        (self.root / "dags").mkdir()
+        for name in ("day", "late"):
+            (self.root / f"dags/{name}.py").write_text(DAG_FILE.format(name=name))
+
+    def model(self, name, schedule, sql):
+        path = self.root / "dbt/models" / f"{name}.sql"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{{{{ config(tags=['{schedule}_schedule']) }}}}\n{sql}\n")
+
+    def make(self, target):
+        command = ["make", "--no-print-directory", target]
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = Project(tmp_path_factory.mktemp("schedules"))
+    made.make("edges")
+    yield made
+    made.run("down")
+
+
+@pytest.fixture(scope="module")
+def on_call(project):
+    status, output = project.run("up")
+    assert status == 0, output
+    with closing(OnCall(project)) as made:
+        for dag in ("day", "late"):
+            made.unpause(dag)
+        yield made
+
+
+def gate_log(on_call, run_id):
+    return on_call.log("late", run_id, "gates.base")
+
+
+def shut(on_call, run_id):
+    """Whether the gate has looked, and holds no slot while it waits."""
+    return on_call.states("late", run_id)["gates.base"] == "up_for_reschedule"
+
+
+def test_a_child_that_starts_first_waits_for_its_parent(on_call):
+    late = on_call.trigger("late")
+    wait_until(lambda: shut(on_call, late), 120)
+    wait_until(lambda: on_call.states("late", late)["dbt_run.other"] == "success", 120)
+    assert on_call.states("late", late)["dbt_run.report"] is None
+    assert "waiting for base: it was never built and tested" in gate_log(on_call, late)
+    day = on_call.trigger("day")
+    assert on_call.wait("day", day)[0] == "success"
+    assert on_call.wait("late", late)[0] == "success"
+    assert re.search(
+        rf"open: base was built and tested: .*{re.escape(day)}", gate_log(on_call, late)
+    )
+
+
+def test_a_child_that_starts_after_its_parent_goes_on_at_once_but_not_with_old_news(on_call):
+    day = on_call.trigger("day")
+    assert on_call.wait("day", day)[0] == "success"
+    late = on_call.trigger("late")
+    state, tasks = on_call.wait("late", late)
+    assert state == "success"
+    assert "waiting for" not in gate_log(on_call, late)
+    (report,) = (task for task in tasks if task["task_id"] == "dbt_run.report")
+    assert report["try_number"] == 1
+
+
+def test_while_the_parent_fails_the_child_stays_unrun_and_goes_on_when_it_is_mended(
+    project, on_call
+):
+    late = on_call.trigger("late")
+    wait_until(lambda: shut(on_call, late), 120)
+    assert "and an earlier run has used that" in gate_log(on_call, late)
+    project.model("base", "day", BAD)
+    day = on_call.trigger("day")
+    state, tasks = on_call.wait("day", day)
+    states = {task["task_id"]: task["state"] for task in tasks}
+    assert (state, states["dbt_run.base"], states["dbt_test.base"]) == (
+        "failed",
+        "success",
+        "failed",
+    )
+    looked = gate_log(on_call, late).count("an earlier run has used that")
+    wait_until(lambda: gate_log(on_call, late).count("an earlier run has used that") > looked, 120)
+    assert on_call.states("late", late)["dbt_run.report"] is None
+
+    project.model("base", "day", GOOD)
+    clear = {"dry_run": False, "dag_run_id": day, "only_failed": False, "reset_dag_runs": True}
+    clear["task_ids"] = ["dbt_run.base", "dbt_test.base"]
+    on_call.call("POST", "dags/day/clearTaskInstances", json=clear)
+    assert on_call.wait("day", day)[0] == "success"
+    assert on_call.wait("late", late)[0] == "success"
+
+
+def test_a_model_that_is_tagged_with_another_schedule_moves_to_its_dag(project, on_call):
+    def tasks(dag):
+        return {task["task_id"] for task in on_call.call("GET", f"dags/{dag}/tasks")["tasks"]}
+
+    assert "dbt_run.moving" in tasks("day") - tasks("late")
+    project.model("moving", "late", GOOD)
+    project.make("edges")
+    wait_until(lambda: "dbt_run.moving" in tasks("late") - tasks("day"), 120)
+    assert on_call.call("GET", "importErrors")["import_errors"] == []
