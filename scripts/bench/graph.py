@@ -37,7 +37,7 @@ COSMOS = """
 from pathlib import Path
 import airflow
 from cosmos import DbtDag, ExecutionConfig, LoadMode, ProfileConfig, ProjectConfig, RenderConfig
-DbtDag(
+dag = DbtDag(
     dag_id="{schedule}",
     schedule="@daily",
     project_config=ProjectConfig({project}),

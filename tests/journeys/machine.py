@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -19,6 +20,17 @@ from include.settings import ROOT, child_environment, settings
 
 COMMAND_SECONDS = 400
 RUN_SECONDS = 300
+
+
+def copy_of_the_repository(folder, *without):
+    """Copy what git tracks, or would, but for the top-level folders named."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in done.stdout.splitlines():
+        if name.partition("/")[0] not in without and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 class Machine:

@@ -9,9 +9,7 @@ from contextlib import closing
 
 import pytest
 from conftest import wait_until
-from machine import Machine, OnCall
-
-from include.settings import ROOT
+from machine import Machine, OnCall, copy_of_the_repository
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -38,12 +36,7 @@ class Project(Machine):
 
     def __init__(self, folder):
         super().__init__(folder, folder / "project")
-        listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-        done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
-        for name in done.stdout.splitlines():
-            if not name.startswith(("dags/", "docs/", "tests/")) and (ROOT / name).exists():
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, self.root / name)
+        copy_of_the_repository(self.root, "dags", "docs", "tests")
         for name in ("models", "seeds", "snapshots", "tests"):
             shutil.rmtree(self.root / "dbt" / name)
         self.model("base", "day", GOOD)
