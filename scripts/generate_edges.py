@@ -21,8 +21,9 @@ from include.errors import EdgeFileError, LocalError, status_of
 from include.schedules.diff import changes, markdown
 from include.schedules.edge_file import EdgeFile, read_edge_file, to_bytes
 from include.schedules.edges import edge_files
-from include.schedules.manifest import Project, read_manifest, read_project
+from include.schedules.manifest import read_manifest, read_project
 from include.schedules.plan import drawing, plan
+from include.schedules.project import Project
 from include.schedules.schedule_file import read_schedules
 from include.settings import ROOT
 
@@ -60,7 +61,8 @@ def stale(made: Mapping[str, bytes], files: list[EdgeFile], folder: Path) -> lis
 
 def _changed(path: Path, now: EdgeFile) -> str:
     try:
-        return "the dbt project " + "; ".join(changes(read_edge_file(path), now))
+        told = "; ".join(changes(read_edge_file(path), now))
+        return told and f"the dbt project {told}"
     except EdgeFileError as error:
         return str(error).removeprefix(f"{path}: ").rpartition(";")[0]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import replace
 
@@ -92,6 +93,12 @@ def test_a_file_that_cannot_be_used_is_one_line_that_says_what_to_do(written, co
 def test_equal_strings_are_written_once_however_they_came_to_be():
     again = replace(EDGES, edges=((f"{B.id}x"[:-1], "".join(A.id)),))
     assert to_bytes(again) == to_bytes(EDGES)
+
+
+def test_the_bytes_are_those_of_the_pickle_format_and_not_of_one_pickler():
+    stream = io.BytesIO()
+    pickle._Pickler(stream, protocol=4).dump(pickle.loads(to_bytes(EDGES)))  # noqa: S301
+    assert stream.getvalue() == to_bytes(EDGES)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -12,7 +12,7 @@ from include.errors import DbtProjectError, ScheduleFileError
 from include.schedules.edge_file import to_bytes
 from include.schedules.edges import edge_files
 from include.schedules.graph import whole_graph
-from include.schedules.manifest import Project, Resource
+from include.schedules.project import Project, Resource
 from include.schedules.schedule_file import Policy, Schedule
 
 

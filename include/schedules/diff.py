@@ -38,8 +38,6 @@ def changes(old: EdgeFile | None, new: EdgeFile | None) -> list[str]:
     for name in ("test_gating", "max_wait", "manifest"):
         if getattr(old, name) != getattr(new, name):
             lines.append(f"{name}: {getattr(old, name)} → {getattr(new, name)}")
-    if not lines and old.fingerprint != new.fingerprint:
-        lines.append("changes what other files tell of it")
     return lines
 
 

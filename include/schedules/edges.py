@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from include.schedules.edge_file import (
     Node,
     sealed,
 )
+from include.schedules.exact import ExactSelectors
 from include.schedules.graph import (
     Edge,
     Graph,
@@ -29,7 +29,7 @@ from include.schedules.graph import (
     selected_order,
     whole_graph,
 )
-from include.schedules.manifest import Project, Resource
+from include.schedules.project import Project, Resource
 from include.schedules.schedule_file import Schedule
 
 TASK_ID = re.compile(r"[\w.-]+")
@@ -60,6 +60,7 @@ class _Whole:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.resources = project.resources
+        self.exact = ExactSelectors(project)
         self.built = {
             name: frozenset(
                 key for key in ids & self.resources.keys() if self.resources[key].kind in BUILT
@@ -82,14 +83,6 @@ class _Whole:
     def depth(self) -> dict[str, int]:
         return depths(self.graph)
 
-    @cached_property
-    def ambiguous(self) -> frozenset[str]:
-        """Ids whose selector may find others of the same kind too."""
-        groups: dict[str, list[Resource]] = {}
-        for resource in self.resources.values():
-            groups.setdefault(resource.kind, []).append(resource)
-        return frozenset(key for group in groups.values() for key in _ambiguous(group))
-
     def tested(self, test: Resource) -> set[str]:
         """The sources and what dbt builds that a test reads, through ephemeral models."""
         found: set[str] = set()
@@ -101,32 +94,6 @@ class _Whole:
             elif resource:
                 found.add(resource.id)
         return found
-
-
-def _ambiguous(group: list[Resource]) -> Iterator[str]:
-    # dbt's fqn method finds what begins with the selector's parts, with or without the package.
-    # https://docs.getdbt.com/reference/node-selection/methods#fqn
-    found: Counter[tuple[str, ...]] = Counter()
-    for resource in group:
-        parts = _parts(resource)
-        starts = {parts[:n] for n in range(1, len(parts) + 1)}
-        starts |= {parts[1:n] for n in range(2, len(parts) + 1)}
-        # A name alone finds its node wherever that is; so does name.v2.
-        starts |= {parts[-1:], parts[-2:]}
-        found.update(starts)
-    for resource in group:
-        parts = _parts(resource)
-        versioned = bool(re.fullmatch(r"v\d+", parts[-1]))
-        if found[parts] > 1 or "?" in resource.select or (versioned and found[parts[-2:]] > 1):
-            yield resource.id
-
-
-def _file(resource: Resource) -> str:
-    return resource.file.rpartition("/")[2]
-
-
-def _parts(resource: Resource) -> tuple[str, ...]:
-    return tuple(resource.select.partition(":")[2].partition(",")[0].split("."))
 
 
 @dataclass(frozen=True)
@@ -197,40 +164,18 @@ class _Translation:
 
     def _node(self, resource: Resource, tests: list[Resource]) -> Node:
         parents = set().union(*(self.whole.tested(t) & self.selected for t in tests))
-        ids = {test.id for test in tests}
+        exact, ids = self.whole.exact, {test.id for test in tests}
         return Node(
             id=resource.id,
             kind=resource.kind,
             name=resource.name,
-            select=self._select(resource, {resource.id}) if resource.kind in BUILT else "",
+            select=self.whole.exact.select(resource, {resource.id})
+            if resource.kind in BUILT
+            else "",
             tags=resource.tags,
-            tests=tuple(DataTest(t.id, self._select(t, ids)) for t in tests),
+            tests=tuple(DataTest(t.id, exact.select(t, ids)) for t in tests),
             test_parents=tuple(sorted(parents - {resource.id})),
         )
-
-    def _select(self, resource: Resource, allowed: set[str]) -> str:
-        """A selector that finds this resource, and others of its kind only where allowed."""
-        if resource.id not in self.whole.ambiguous:
-            return resource.select
-        for select in self._narrower(resource):
-            known = self.whole.project.match(select) & self.whole.resources.keys()
-            found = {key for key in known if self.whole.resources[key].kind == resource.kind}
-            if resource.id in found and found <= allowed:
-                return select
-        raise DbtProjectError(
-            f"{resource.file}: dbt cannot select {resource.id} alone, for {resource.select} finds"
-            " others too; give it a name that is not a folder's or another's"
-        )
-
-    def _narrower(self, resource: Resource) -> Iterator[str]:
-        yield resource.select
-        yield f"{resource.select},file:{_file(resource)}"
-        yield f"{resource.select},path:{resource.file}"
-        if resource.kind == "test":
-            for parent in resource.parents:
-                tested = self.whole.resources[parent]
-                for one in (tested.select, f"path:{tested.file}", f"file:{_file(tested)}"):
-                    yield f"{resource.select},{one}+1"
 
     def _foreign_parents(self, nodes: frozenset[str]) -> Iterator[ForeignParent]:
         resources = self.whole.resources

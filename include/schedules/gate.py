@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -43,7 +43,7 @@ def why_not(
     Args:
         parent: The edge, with its policy.
         newest: When the parent was last built and tested; None for never.
-        used: The event that the last run before this one went on with; None for no such run.
+        used: The event that the run before this one went on with; None for no such run.
         now: The time.
 
     Returns:
@@ -85,17 +85,15 @@ class GateSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once; returns the event that opened the gate."""
-        events = context["inlet_events"][built_node(self._parent.id)].ascending(False).limit(1)
+        asset = built_node(self._parent.id)
+        events = context["inlet_events"][asset].ascending(False).limit(1)
         newest = next(iter(events), None)
-        used = context["ti"].xcom_pull(
-            task_ids=self.task_id, include_prior_dates=True, map_indexes=-1
-        )
-        self._reason = why_not(
-            self._parent,
-            newest.timestamp if newest else None,
-            datetime.fromisoformat(used["built_at"]) if used else None,
-            datetime.now(UTC),
-        )
+        # Not in XComs: which of them is the last is a question of dates, that runs may lack.
+        memory, key = context["asset_state_store"][asset], f"gate/{self.dag_id}/{self.task_id}"
+        remembered: Any = memory.get(key)
+        used = _used_before(remembered or {}, context["run_id"])
+        built_at = newest.timestamp if newest else None
+        self._reason = why_not(self._parent, built_at, used, datetime.now(UTC))
         if self._reason or newest is None:
             self.log.info("waiting for %s: %s", self._parent.name, self._reason)
             return PokeReturnValue(is_done=False)
@@ -104,6 +102,8 @@ class GateSensor(BaseSensorOperator):
             "dag_id": newest.source_dag_id,
             "run_id": newest.source_run_id,
         }
+        before = used.isoformat() if used else None
+        memory.set(key, {"run": context["run_id"], "used": event["built_at"], "before": before})
         self.log.info("open: %s was built and tested: %s", self._parent.name, event)
         return PokeReturnValue(is_done=True, xcom_value=event)
 
@@ -117,6 +117,12 @@ class GateSensor(BaseSensorOperator):
                 f"{self._parent.name}: {self._reason}; waited {self._hours} hours. Mend the run of"
                 f" {builders} and clear this task, or tell another gate in dbt/schedules.yml"
             ) from None
+
+
+def _used_before(memory: Mapping[str, Any], run_id: str) -> datetime | None:
+    """The event that the run before this one went on with; a run that is cleared had none yet."""
+    used = memory.get("before" if memory.get("run") == run_id else "used")
+    return datetime.fromisoformat(used) if used else None
 
 
 def gates(edges: EdgeFile) -> dict[str, list[GateSensor]]:

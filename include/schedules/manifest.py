@@ -12,63 +12,20 @@ import json
 import os
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from include.errors import DbtProjectError
-from include.schedules.edge_file import BUILT, TESTED_ONLY
+from include.schedules.project import Project, resources_of
 from include.schedules.selection import Selection
 from include.settings import child_environment
 
 SUFFIX = "_schedule"
-READ = (*BUILT, *TESTED_ONLY)
 SCHEMAS = ("v12", "v20")
-
-
-@dataclass(frozen=True)
-class Resource:
-    """A node of the manifest.
-
-    Attributes:
-        id: dbt's unique_id.
-        kind: dbt's resource_type, or ``ephemeral`` for a model that is never built.
-        name: Its name; ``orders.v2`` where it has versions, ``package.orders`` where it is not of
-            the root project, ``source.shop.orders`` for sources.
-        select: A selector that names it; see :meth:`Project.match` for whether nothing else.
-        tags: Sorted.
-        parents: Ids, sorted.
-        file: Where it is defined, within its package.
-    """
-
-    id: str
-    kind: str
-    name: str
-    select: str
-    tags: tuple[str, ...]
-    parents: tuple[str, ...]
-    file: str
-
-
-@dataclass(frozen=True)
-class Project:
-    """A dbt project and what its schedules select.
-
-    Attributes:
-        schema: The manifest's schema, ``v12``.
-        resources: By id, of the kinds in :data:`READ`; nothing that is disabled.
-        schedules: Selector name to the ids that it selects, tests included.
-        match: What a selector on dbt's command line finds, as ids of any kind.
-    """
-
-    schema: str
-    resources: Mapping[str, Resource]
-    schedules: Mapping[str, frozenset[str]]
-    match: Callable[[str], frozenset[str]]
 
 
 @contextmanager
@@ -86,7 +43,7 @@ def read_project(folder: Path) -> Iterator[Project]:
     """
     _read_yaml(folder / "dbt_project.yml", "it makes a folder a dbt project")
     names = _schedules(_selectors(folder), folder / "selectors.yml")
-    with _dbt(folder), tempfile.TemporaryDirectory(prefix="sluice-") as scratch:
+    with _dbt(), tempfile.TemporaryDirectory(prefix="sluice-") as scratch:
         from dbt.cli.main import cli  # five seconds of imports
         from dbt.cli.requires import ExceptionExit
 
@@ -127,7 +84,7 @@ def read_manifest(path: Path, folder: Path) -> Iterator[Project]:
         raise DbtProjectError(f"{path}: its schema is {schema or 'not told'}, expected {known}")
     selectors = list((content.get("selectors") or {}).values()) or _selectors(folder)
     names = _schedules(selectors, path)
-    with _dbt(folder), tempfile.TemporaryDirectory(prefix="sluice-") as scratch:
+    with _dbt(), tempfile.TemporaryDirectory(prefix="sluice-") as scratch:
         from dbt.config.selectors import selector_config_from_data
         from dbt.flags import set_from_args
 
@@ -136,7 +93,6 @@ def read_manifest(path: Path, folder: Path) -> Iterator[Project]:
             set_from_args(Namespace(project_dir=str(folder), profiles_dir=str(folder)), None)
             manifest = _manifest(content)
             specs = selector_config_from_data({"selectors": selectors})
-            # dbt looks for `path:` among the project's files.
             _lay_out(manifest, Path(scratch))
             project = _project(manifest, specs, names, Path(scratch), schema)
         except DbtProjectError:
@@ -164,14 +120,16 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _lay_out(manifest: Any, folder: Path) -> None:
+    """Empty files where the root project's are, for dbt looks for `path:` among them."""
     root = manifest.metadata.project_name
     for node in [*manifest.nodes.values(), *manifest.sources.values()]:
         if node.package_name == root:
             patch = getattr(node, "patch_path", None) or ""
             for name in (node.original_file_path, patch.partition("://")[2]):
-                if name:
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / name).touch()
+                path = (folder / name).resolve()
+                if name and path.is_relative_to(folder.resolve()):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
 
 
 def _project(
@@ -186,47 +144,8 @@ def _project(
             raise _failed(f"selectors.yml: {name}", error) from None
         if not schedules[name]:
             raise DbtProjectError(f"selectors.yml: {name} selects nothing")
-    resources = {resource.id: resource for resource in _resources(manifest)}
+    resources = {resource.id: resource for resource in resources_of(manifest)}
     return Project(schema, resources, schedules, selection.matching)
-
-
-def _resources(manifest: Any) -> Iterator[Resource]:
-    root = manifest.metadata.project_name
-    for nodes in (manifest.nodes, manifest.sources, getattr(manifest, "functions", {})):
-        for key, node in nodes.items():
-            kind = str(getattr(node.resource_type, "value", node.resource_type))
-            if kind == "model" and node.config.materialized == "ephemeral":
-                kind = "ephemeral"
-            if kind in READ:
-                yield Resource(
-                    id=key,
-                    kind=kind,
-                    name=_name(node, kind, root),
-                    select=_select(node, kind),
-                    tags=tuple(sorted(set(node.tags))),
-                    parents=tuple(sorted(set(_parents(node)))),
-                    file=node.original_file_path,
-                )
-
-
-def _parents(node: Any) -> list[str]:
-    # A source depends on nothing, a seed on macros only.
-    return list(getattr(getattr(node, "depends_on", None), "nodes", ()))
-
-
-def _name(node: Any, kind: str, root: str) -> str:
-    if kind == "source":
-        return f"source.{node.source_name}.{node.name}"
-    name = node.name
-    if getattr(node, "version", None) is not None:
-        name = f"{name}.v{node.version}"
-    return str(name) if node.package_name == root else f"{node.package_name}.{name}"
-
-
-def _select(node: Any, kind: str) -> str:
-    # What would end a name or start an operator is matched as any character.
-    dotted = "".join("?" if letter in " ,:+@" else letter for letter in ".".join(node.fqn))
-    return f"fqn:{dotted},resource_type:function" if kind == "function" else f"fqn:{dotted}"
 
 
 def _selectors(folder: Path) -> list[Any]:
@@ -275,7 +194,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _dbt(folder: Path) -> Iterator[None]:
+def _dbt() -> Iterator[None]:
     """Around dbt's own code: nothing of ours in its environment, nothing of its on our output."""
     os.environ.clear()
     os.environ.update(child_environment())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from include.schedules.edge_file import BUILT, EdgeFile, ForeignParent, Node
 from include.schedules.graph import longest_path
-from include.schedules.manifest import Project
+from include.schedules.project import Project
 
 WRITTEN = "Written by scripts/generate_edges.py from the dbt project; `make edges` writes it anew."
 

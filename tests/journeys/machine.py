@@ -134,6 +134,12 @@ class OnCall:
         path = f"dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/logs/{attempt}"
         return json.dumps(self.call("GET", path))
 
+    def clear(self, dag, run_id, *tasks):
+        """Have tasks run again; all that failed where none is named."""
+        which = {"task_ids": tasks, "only_failed": False} if tasks else {"only_failed": True}
+        body = {"dry_run": False, "dag_run_id": run_id, "reset_dag_runs": True, **which}
+        self.call("POST", f"dags/{dag}/clearTaskInstances", json=body)
+
     def wait(self, dag, run_id):
         """The run's end state and its tasks."""
         deadline = time.monotonic() + RUN_SECONDS

@@ -122,8 +122,7 @@ def break_the_gate_and_mend_it(on_call):
     assert PASSWORD not in json.dumps(log)
 
     set_role(on_call, "TRANSFORMER")
-    clear = {"dry_run": False, "dag_run_id": run_id, "only_failed": True, "reset_dag_runs": True}
-    on_call.call("POST", f"dags/{DAG}/clearTaskInstances", json=clear)
+    on_call.clear(DAG, run_id)
     state, tasks = on_call.wait(DAG, run_id)
     assert state == "success"
     assert {t["try_number"] for t in tasks if t["task_id"].startswith("extract.")} == {1}

@@ -8,8 +8,11 @@ import subprocess
 from contextlib import closing
 
 import pytest
-from conftest import wait_until
+import snowflake.connector
+from conftest import PASSWORD, wait_until
 from machine import Machine, OnCall, copy_of_the_repository
+
+from include.connections import SnowflakeConnection
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -28,11 +31,20 @@ with DAG("{name}", schedule=None, doc_md=__doc__, **DAG_DEFAULTS):
     run_and_test(read_edge_file(ROOT / "dags/edges/{name}_schedule.pickle"), "warehouse_snowflake")
 '''
 GOOD, BAD = "select 1 as id", "select cast(null as integer) as id"
-TESTED = "models: [{name: base, columns: [{name: id, data_tests: [not_null]}]}]"
+TESTED = """
+models:
+  - name: base
+    columns: [{name: id, data_tests: [not_null]}]
+  - name: warned
+    columns:
+      - name: id
+        data_tests:
+          - not_null: {config: {severity: warn, store_failures: true}}
+"""
 
 
 class Project(Machine):
-    """A copy of this repository with four models in two schedules."""
+    """A copy of this repository with a few models in two schedules."""
 
     def __init__(self, folder):
         super().__init__(folder, folder / "project")
@@ -41,6 +53,8 @@ class Project(Machine):
             shutil.rmtree(self.root / "dbt" / name)
         self.model("base", "day", GOOD)
         self.model("moving", "day", GOOD)
+        self.model("warned", "day", BAD)
+        self.model("after_warned", "day", "select id from {{ ref('warned') }}")
         self.model("report", "late", "select id from {{ ref('base') }}")
         self.model("other", "late", GOOD)
         (self.root / "dbt/models/models.yml").write_text(TESTED)
@@ -120,6 +134,8 @@ def test_a_child_that_starts_after_its_parent_goes_on_at_once_but_not_with_old_n
     assert "waiting for" not in gate_log(on_call, late)
     (report,) = (task for task in tasks if task["task_id"] == "dbt_run.report")
     assert report["try_number"] == 1
+    on_call.clear("late", late, "gates.base", "dbt_run.report")
+    assert on_call.wait("late", late)[0] == "success", "its own news are not old"
 
 
 def test_while_the_parent_fails_the_child_stays_unrun_and_goes_on_when_it_is_mended(
@@ -142,11 +158,20 @@ def test_while_the_parent_fails_the_child_stays_unrun_and_goes_on_when_it_is_men
     assert on_call.states("late", late)["dbt_run.report"] is None
 
     project.model("base", "day", GOOD)
-    clear = {"dry_run": False, "dag_run_id": day, "only_failed": False, "reset_dag_runs": True}
-    clear["task_ids"] = ["dbt_run.base", "dbt_test.base"]
-    on_call.call("POST", "dags/day/clearTaskInstances", json=clear)
+    on_call.clear("day", day, "dbt_run.base", "dbt_test.base")
     assert on_call.wait("day", day)[0] == "success"
     assert on_call.wait("late", late)[0] == "success"
+
+
+def test_a_test_of_warn_severity_stores_its_failures_and_stops_nothing(project, on_call):
+    day = on_call.trigger("day")
+    assert on_call.wait("day", day)[0] == "success"
+    assert on_call.states("day", day)["dbt_run.after_warned"] == "success"
+    assert "WARN=1" in on_call.log("day", day, "dbt_test.warned")
+    warehouse = SnowflakeConnection.local(project.ports["SNOWFLAKE"], PASSWORD)
+    with closing(snowflake.connector.connect(**warehouse.connect_args())) as session:
+        rows = session.cursor().execute("select * from dbt_test__audit.not_null_warned_id")
+        assert rows.fetchall() == [(None,)]
 
 
 def test_a_model_that_is_tagged_with_another_schedule_moves_to_its_dag(project, on_call):
