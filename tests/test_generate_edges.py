@@ -222,6 +222,23 @@ def test_a_project_that_cannot_be_used_is_one_line_that_names_the_file(
     assert not (project.parent / "edges").exists()
 
 
+def test_a_function_is_built_before_the_models_that_call_it(project):
+    (project / "functions").mkdir()
+    (project / "functions/half.sql").write_text("x / 2")
+    (project / "functions/half.yml").write_text(
+        "functions: [{name: half, config: {tags: [day_schedule]}, returns: {data_type: float},"
+        " arguments: [{name: x, data_type: float}]}]"
+    )
+    (project / "models/alone.sql").write_text(
+        "{{ config(tags=['day_schedule']) }} select {{ function('half') }}(4) as id"
+    )
+    assert generate(project).stderr == ""
+    day = read_edge_file(project.parent / "edges" / "day_schedule.pickle")
+    assert ("half", "alone") in short(day.edges)
+    (half,) = (node for node in day.nodes if node.kind == "function")
+    assert half.select == "fqn:few.half,resource_type:function"
+
+
 def test_a_project_without_models_selects_nothing(project):
     shutil.rmtree(project / "models")
     (project / "models").mkdir()

@@ -86,14 +86,13 @@ class _Whole:
     def tested(self, test: Resource) -> set[str]:
         """The sources and what dbt builds that a test reads, through ephemeral models."""
         found: set[str] = set()
-        todo = list(test.parents)
+        todo = {key for key in test.parents if key in self.resources}
         while todo:
-            resource = self.resources.get(todo.pop())
-            if resource and resource.kind == "ephemeral":
-                todo += resource.parents
-            elif resource:
-                found.add(resource.id)
-        return found
+            found |= todo
+            through = (self.resources[key] for key in todo)
+            above = (r.parents for r in through if r.kind == "ephemeral")
+            todo = self.resources.keys() & set().union(*above) - found
+        return {key for key in found if self.resources[key].kind != "ephemeral"}
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,8 @@ class _Translation:
         elsewhere = (ids for name, ids in self.whole.tests.items() if name != self.name)
         if parents & self.others and any(test.id in ids for ids in elsewhere):
             return ""
-        known = self.whole.resources.keys() & parents.union(test.parents)
-        checked = (key for key in known if self.whole.resources[key].kind in TESTED_ONLY)
+        read = self.whole.resources.keys() & parents.union(test.parents)
+        checked = (key for key in read if self.whole.resources[key].kind in TESTED_ONLY)
         return min(checked, default=test.id)
 
     def _node(self, resource: Resource, tests: list[Resource]) -> Node:
@@ -169,9 +168,7 @@ class _Translation:
             id=resource.id,
             kind=resource.kind,
             name=resource.name,
-            select=self.whole.exact.select(resource, {resource.id})
-            if resource.kind in BUILT
-            else "",
+            select=exact.select(resource, {resource.id}) if resource.kind in BUILT else "",
             tags=resource.tags,
             tests=tuple(DataTest(t.id, exact.select(t, ids)) for t in tests),
             test_parents=tuple(sorted(parents - {resource.id})),
