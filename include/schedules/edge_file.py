@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from include.errors import EdgeFileError
+from include.memory import no_collections
 
 FORMAT = 2
 PROTOCOL = 4
@@ -173,6 +174,7 @@ def _canonical(value: Any, seen: dict[str, str]) -> Any:
     return value
 
 
+@no_collections()
 def read_edge_file(path: Path) -> EdgeFile:
     """Read a schedule's edges.
 

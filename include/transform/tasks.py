@@ -9,6 +9,7 @@ from airflow.sdk import BaseHook, BaseOperator, TaskGroup
 from airflow.sdk.definitions.context import Context
 
 from include.connections import SnowflakeConnection
+from include.memory import no_collections
 from include.retries import where_a_retry_helps
 from include.schedules.edge_file import BUILT, EdgeFile, Node
 from include.schedules.gate import before, built_node, gates
@@ -41,6 +42,7 @@ class DbtOperator(BaseOperator):
         return {"nodes": len(result.nodes), "results": [asdict(n) for n in result.nodes]}
 
 
+@no_collections()
 def run_and_test(edges: EdgeFile, connection: str) -> list[DbtOperator]:
     """Make the groups `gates`, `dbt_run` and `dbt_test`.
 

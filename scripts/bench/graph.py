@@ -69,6 +69,8 @@ class Bench:
             "AIRFLOW_HOME": str(folder.parent / "airflow"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__COSMOS__ENABLE_TELEMETRY": "False",
+            # Cosmos' first `dbt ls` takes longer than Airflow's 30 seconds from 5,000 models on.
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "900",
         }
         generate(self.project, models)
         self._write_dags()
