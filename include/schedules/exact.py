@@ -7,9 +7,8 @@ https://docs.getdbt.com/reference/node-selection/methods#fqn
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
 from include.errors import DbtProjectError
@@ -62,20 +61,19 @@ class ExactSelectors:
                     yield f"{resource.select},{one}+1"
 
 
-def _ambiguous(group: Iterable[Resource]) -> Iterator[str]:
-    """Ids whose selector may find others of their kind too."""
-    found: Counter[tuple[str, ...]] = Counter()
+def _ambiguous(group: Sequence[Resource]) -> Iterator[str]:
+    """Ids whose selector may find others of their kind too; a few too many do no harm."""
+    found: Counter[tuple[str, ...] | str] = Counter()
+    names = {resource.id: _parts(resource) for resource in group}
+    for parts in names.values():
+        ends = range(1, len(parts) + 1)
+        starts = {parts[:n] for n in ends} | {parts[1:n] for n in ends}
+        # A name finds its node wherever that is, of any version; so do name.v2 and name_v2.
+        starts |= {parts[-n:] for n in ends} | {parts[-n:-1] for n in ends}
+        found.update([*starts, "_".join(parts[-2:])])
     for resource in group:
-        parts = _parts(resource)
-        starts = {parts[:n] for n in range(1, len(parts) + 1)}
-        starts |= {parts[1:n] for n in range(2, len(parts) + 1)}
-        # A name alone finds its node wherever that is; so does name.v2.
-        starts |= {parts[-1:], parts[-2:]}
-        found.update(starts)
-    for resource in group:
-        parts = _parts(resource)
-        versioned = bool(re.fullmatch(r"v\d+", parts[-1]))
-        if found[parts] > 1 or "?" in resource.select or (versioned and found[parts[-2:]] > 1):
+        parts = names[resource.id]
+        if found[parts] > 1 or found["_".join(parts[-2:])] > 1 or "?" in resource.select:
             yield resource.id
 
 
