@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -33,9 +34,8 @@ models:
 """
 
 
-@pytest.fixture
-def project(tmp_path):
-    folder = tmp_path / "dbt"
+def write_project(parent):
+    folder = parent / "dbt"
     (folder / "models").mkdir(parents=True)
     shutil.copy(ROOT / "dbt/profiles.yml", folder)
     (folder / "dbt_project.yml").write_text("name: few\nprofile: sluice\n")
@@ -49,6 +49,11 @@ def project(tmp_path):
     (folder / "selectors.yml").write_text(text)
     (folder / "schedules.yml").write_text("day_schedule: {gate: skip}\n")
     return folder
+
+
+@pytest.fixture
+def project(tmp_path):
+    return write_project(tmp_path)
 
 
 def generate(project, *options):
@@ -172,52 +177,63 @@ def test_what_a_branch_changes_is_told_as_markdown(project):
 DAY = "  - {name: day_schedule, definition: 'tag:day_schedule'}"
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "message"),
-    [
-        ("models/b.sql", "select * from {{ ref('nothing') }}", "a node named 'nothing'"),
-        ("models/b.sql", "select {{ oops", "b (models/b.sql)"),
-        ("models/a.sql", "select * from {{ ref('c') }}", "cycle"),
-        ("models/deep/a.sql", "select 1", "dbt found two models with the name"),
-        ("dbt_project.yml", "name: [", "dbt_project.yml"),
-        ("selectors.yml", "selectors: [", "selectors.yml: not YAML"),
-        ("selectors.yml", "", "expected a list `selectors:` with names"),
-        ("selectors.yml", "selectors: [{definition: a}]", "expected a list `selectors:`"),
-        ("selectors.yml", "selectors: [{name: a, definition: a}]", "ends in _schedule"),
-        (
-            "selectors.yml",
-            "selectors: [{name: no_schedule, definition: 'tag:no'}]",
-            "no_schedule selects nothing",
-        ),
-        (
-            "selectors.yml",
-            "selectors: [{name: day_schedule, definition: {method: fqn, value: between}}]",
-            "day_schedule selects nothing that dbt builds",
-        ),
-        (
-            "selectors.yml",
-            "selectors: [{name: a_schedule, definition: {method: taag, value: no}}]",
-            "'taag' is not a valid method name",
-        ),
-        (
-            "selectors.yml",
-            "selectors: [{name: a_schedule, definition: 'state:modified'}]",
-            "Got a state selector method, but no comparison manifest",
-        ),
-        ("selectors.yml", f"selectors:\n{DAY}\n{DAY}\n", "day_schedule stands there twice"),
-        ("schedules.yml", "day_schedul: {}", "did you mean 'day_schedule'?"),
-        ("schedules.yml", "{}", "schedules wait for each other: "),
-    ],
-)
-def test_a_project_that_cannot_be_used_is_one_line_that_names_the_file(
-    project, file, text, message
-):
-    (project / file).parent.mkdir(exist_ok=True)
-    (project / file).write_text(text)
-    done = generate(project)
+UNUSABLE = [
+    ("models/b.sql", "select * from {{ ref('nothing') }}", "a node named 'nothing'"),
+    ("models/b.sql", "select {{ oops", "b (models/b.sql)"),
+    ("models/a.sql", "select * from {{ ref('c') }}", "cycle"),
+    ("models/deep/a.sql", "select 1", "dbt found two models with the name"),
+    ("dbt_project.yml", "name: [", "dbt_project.yml"),
+    ("selectors.yml", "selectors: [", "selectors.yml: not YAML"),
+    ("selectors.yml", "", "expected a list `selectors:` with names"),
+    ("selectors.yml", "selectors: [{definition: a}]", "expected a list `selectors:`"),
+    ("selectors.yml", "selectors: [{name: a, definition: a}]", "ends in _schedule"),
+    (
+        "selectors.yml",
+        "selectors: [{name: no_schedule, definition: 'tag:no'}]",
+        "no_schedule selects nothing",
+    ),
+    (
+        "selectors.yml",
+        "selectors: [{name: day_schedule, definition: {method: fqn, value: between}}]",
+        "day_schedule selects nothing that dbt builds",
+    ),
+    (
+        "selectors.yml",
+        "selectors: [{name: a_schedule, definition: {method: taag, value: no}}]",
+        "'taag' is not a valid method name",
+    ),
+    (
+        "selectors.yml",
+        "selectors: [{name: a_schedule, definition: 'state:modified'}]",
+        "Got a state selector method, but no comparison manifest",
+    ),
+    ("selectors.yml", f"selectors:\n{DAY}\n{DAY}\n", "day_schedule stands there twice"),
+    ("schedules.yml", "day_schedul: {}", "did you mean 'day_schedule'?"),
+    ("schedules.yml", "{}", "schedules wait for each other: "),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """What came of each of them, two at a time: (project, finished process)."""
+
+    def attempt(case):
+        file, text, _ = case
+        project = write_project(tmp_path_factory.mktemp("unusable"))
+        (project / file).parent.mkdir(exist_ok=True)
+        (project / file).write_text(text)
+        return project, generate(project)
+
+    with ThreadPoolExecutor(2) as two:
+        return list(two.map(attempt, UNUSABLE))
+
+
+@pytest.mark.parametrize("number", range(len(UNUSABLE)))
+def test_a_project_that_cannot_be_used_is_one_line_that_names_the_file(refused, number):
+    project, done = refused[number]
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert message in line
+    assert UNUSABLE[number][-1] in line
     assert "Traceback" not in done.stdout
     assert not (project.parent / "edges").exists()
 

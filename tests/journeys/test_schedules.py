@@ -30,6 +30,17 @@ from include.transform.tasks import run_and_test
 with DAG("{name}", schedule=None, doc_md=__doc__, **DAG_DEFAULTS):
     run_and_test(read_edge_file(ROOT / "dags/edges/{name}_schedule.pickle"), "warehouse_snowflake")
 '''
+IMPATIENT = '''"""A gate that waits no longer than for one look."""
+
+from airflow.sdk import DAG
+
+from include.schedules.edge_file import ForeignParent
+from include.schedules.gate import GateSensor
+
+with DAG("impatient", schedule=None):
+    parent = ForeignParent("model.shop.none", "none", "", ("day_schedule",), "any", 36)
+    GateSensor(task_id="gate", parent=parent, max_wait=0, retries=2)
+'''
 GOOD, BAD = "select 1 as id", "select cast(null as integer) as id"
 TESTED = """
 models:
@@ -65,6 +76,7 @@ class Project(Machine):
         (self.root / "dags").mkdir()
         for name in ("day", "late"):
             (self.root / f"dags/{name}.py").write_text(DAG_FILE.format(name=name))
+        (self.root / "dags/impatient.py").write_text(IMPATIENT)
 
     def model(self, name, schedule, sql):
         path = self.root / "dbt/models" / f"{name}.sql"
@@ -97,7 +109,7 @@ def on_call(project):
     status, output = project.run("up")
     assert status == 0, output
     with closing(OnCall(project)) as made:
-        for dag in ("day", "late"):
+        for dag in ("day", "late", "impatient"):
             made.unpause(dag)
         yield made
 
@@ -161,6 +173,14 @@ def test_while_the_parent_fails_the_child_stays_unrun_and_goes_on_when_it_is_men
     on_call.clear("day", day, "dbt_run.base", "dbt_test.base")
     assert on_call.wait("day", day)[0] == "success"
     assert on_call.wait("late", late)[0] == "success"
+
+
+def test_a_gate_that_has_waited_long_enough_fails_at_once_and_says_what_to_do(on_call):
+    run = on_call.trigger("impatient")
+    state, (gate,) = on_call.wait("impatient", run)
+    assert (state, gate["state"], gate["try_number"]) == ("failed", "failed", 1)
+    log = on_call.log("impatient", run, "gate")
+    assert "none: it was never built and tested; waited 0 hours. Mend the run of day_sch" in log
 
 
 def test_a_test_of_warn_severity_stores_its_failures_and_stops_nothing(project, on_call):
