@@ -1,7 +1,7 @@
 """The hourly pipeline: what visitors do in the shop, then the models tagged `hourly_schedule`.
 
 **Gate**: no model runs unless every stream was extracted and loaded in the same run.
-**Retry one model**: clear its task in `dbt_run`; its children and tests follow.
+**Retry one model**: clear `dbt_run.<model>` with downstream; its tests and children follow.
 """
 
 from __future__ import annotations

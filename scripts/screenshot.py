@@ -37,7 +37,7 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
-    "--window-size=1420,1340",
+    "--window-size=1900,860",
 )
 # What stands over the graph, and does not move when it is read as a picture.
 HIDDEN = (

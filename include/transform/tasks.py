@@ -1,4 +1,4 @@
-"""Airflow tasks around dbt: a `dbt_run` and a `dbt_test` group, a task for each node in each."""
+"""Airflow tasks around dbt: one that runs each node, and one that runs the tests it owns."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class DbtOperator(BaseOperator):
 
 @no_collections()
 def run_and_test(edges: EdgeFile, connection: str) -> list[DbtOperator]:
-    """Make the groups `gates`, `dbt_run` and `dbt_test`.
+    """Make a task ``dbt_run.<node>`` and ``dbt_test.<node>`` for each node, and its gates.
+
+    Where children wait for tests, all are in one group `dbt`: Airflow's graph takes no groups that
+    wait for each other. Else they are in two, `dbt_run` and `dbt_test`.
 
     Args:
         edges: The schedule's edge file.
@@ -53,17 +56,26 @@ def run_and_test(edges: EdgeFile, connection: str) -> list[DbtOperator]:
     Returns:
         The tasks that wait for no other dbt task: what precedes them precedes every dbt task.
     """
-    with TaskGroup("dbt_run"):
-        runs = {node.id: _run(node, connection) for node in edges.nodes if node.kind in BUILT}
-    with TaskGroup("dbt_test"):
-        tests = {node.id: _test(node, connection) for node in edges.nodes if node.tests}
+    gating = edges.test_gating == "model"
+    run_group = TaskGroup("dbt", prefix_group_id=False) if gating else TaskGroup("dbt_run")
+    test_group = run_group if gating else TaskGroup("dbt_test")
+    run_prefix, test_prefix = ("dbt_run.", "dbt_test.") if gating else ("", "")
+    with run_group:
+        runs = {
+            node.id: _run(node, run_prefix, connection)
+            for node in edges.nodes
+            if node.kind in BUILT
+        }
+    with test_group:
+        tests = {
+            node.id: _test(node, test_prefix, connection) for node in edges.nodes if node.tests
+        }
     for node in edges.nodes:
-        if test := tests.get(node.id):
-            for key in (node.id, *node.test_parents):
-                if key in runs:
-                    before(runs[key], test)
+        for key in (node.id, *node.test_parents) if node.tests else ():
+            if key in runs:
+                before(runs[key], tests[node.id])
     # What a child waits for: the last task of its parent that its schedule gates on.
-    last = runs | tests if edges.test_gating == "model" else runs
+    last = runs | tests if gating else runs
     first = tests | runs
     for parent, child in edges.edges:
         if parent in last:
@@ -75,9 +87,9 @@ def run_and_test(edges: EdgeFile, connection: str) -> list[DbtOperator]:
     return [t for t in (*runs.values(), *tests.values()) if not ids & t.upstream_task_ids]
 
 
-def _run(node: Node, connection: str) -> DbtOperator:
+def _run(node: Node, prefix: str, connection: str) -> DbtOperator:
     return DbtOperator(
-        task_id=node.name,
+        task_id=prefix + node.name,
         verb=VERBS[node.kind],
         select=[node.select],
         connection=connection,
@@ -85,9 +97,9 @@ def _run(node: Node, connection: str) -> DbtOperator:
     )
 
 
-def _test(node: Node, connection: str) -> DbtOperator:
+def _test(node: Node, prefix: str, connection: str) -> DbtOperator:
     return DbtOperator(
-        task_id=node.name,
+        task_id=prefix + node.name,
         verb="test",
         select=[test.select for test in node.tests],
         connection=connection,

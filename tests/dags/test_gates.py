@@ -45,6 +45,7 @@ def dag_of(dag_bag, tmp_path):
         (tmp_path / "day.py").write_text(DAG_FILE.format(name="day", path=path))
         bag = DagBag(tmp_path)
         assert bag.import_errors == {}
+        assert bag.dags["day"].task_group.topological_sort(), "Airflow's graph needs an order"
         return {task.task_id: task for task in bag.dags["day"].tasks}
 
     return build
@@ -62,6 +63,15 @@ def test_with_gating_children_wait_for_tests(dag_of):
         ("dbt_run.a", "dbt_test.a"),
         ("dbt_test.a", "dbt_run.b"),
     }
+
+
+@pytest.mark.parametrize(
+    ("gating", "groups"), [("model", {"dbt"}), ("none", {"dbt_run", "dbt_test"})]
+)
+def test_groups_do_not_wait_for_each_other_though_tests_stand_between_runs(dag_of, gating, groups):
+    tasks = dag_of([A, node("b", tests=["u"])], [("a", "b")], gating=gating)
+    assert {task.task_group.group_id for task in tasks.values()} == groups
+    assert set(tasks) == {"dbt_run.a", "dbt_run.b", "dbt_test.a", "dbt_test.b"}
 
 
 def test_without_gating_children_wait_for_runs_alone(dag_of):
