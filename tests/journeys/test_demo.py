@@ -54,7 +54,7 @@ def machine(tmp_path_factory):
 
 
 def test_a_demo_that_is_killed_half_way_leaves_nothing_and_is_gone_on_with(machine):
-    machine.kill_in("demo", r"load: [1-7] of 8")
+    machine.kill_in("demo", r"load: [1-8] of 8")  # small loads may end together
     wait_until(lambda: not machine.processes(), seconds=120)
     status, output = machine.run("demo")
     assert status == 0, output
