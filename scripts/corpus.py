@@ -32,11 +32,9 @@ METADATA = ("dbt_schema_version", "dbt_version", "project_name", "adapter_type")
 
 def made_of(project: Path = PROJECT) -> str:
     """SHA-256 over names and contents of the project's files."""
-    files = sorted(path for path in project.rglob("*") if path.is_file())
-    told = (
-        f"{path.relative_to(project)} {sha256(path.read_bytes()).hexdigest()}" for path in files
-    )
-    return sha256("\n".join(told).encode()).hexdigest()
+    files = sorted(p for p in project.rglob("*") if p.is_file() and not p.name.startswith("."))
+    told = [(str(p.relative_to(project)), sha256(p.read_bytes()).hexdigest()) for p in files]
+    return sha256(json.dumps(told).encode()).hexdigest()
 
 
 def trimmed(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 import psutil
 from conftest import PASSWORD, wait_until
 
+from include.errors import LocalError
 from include.local.airflow import Client, Secrets
 from include.local.ports import free_port
 from include.settings import ROOT, child_environment, settings
@@ -130,9 +131,17 @@ class OnCall:
         return {task["task_id"]: task["state"] for task in self.tasks(dag, run_id)}
 
     def log(self, dag, run_id, task, attempt=1):
-        """A task's log, as text."""
+        """A task's log, as text; Airflow does not know a task while it is being rescheduled."""
         path = f"dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/logs/{attempt}"
-        return json.dumps(self.call("GET", path))
+        found = []
+
+        def known():
+            with suppress(LocalError):
+                found.append(self.call("GET", path))
+            return found
+
+        wait_until(known)
+        return json.dumps(found)
 
     def clear(self, dag, run_id, *tasks):
         """Have tasks run again; all that failed where none is named."""
