@@ -12,7 +12,10 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from include.schedules.edge_file import EdgeFile, ForeignParent
 
-FIRST_WAIT = timedelta(seconds=5)
+# Sensors begin with half of it. A gate that is queued again before the scheduler has heard that its
+# last look has ended is taken for killed, and loses a try: seen with two seconds.
+# https://airflow.apache.org/docs/apache-airflow/stable/troubleshooting.html#task-state-changed-externally
+FIRST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(minutes=1)
 
 
