@@ -40,7 +40,13 @@ class ConnectionConfigError(ConfigError):
 
 
 class EdgeFileError(ConfigError):
-    """An edge pickle is missing, stale, foreign or tampered with."""
+    """An edge pickle is missing, stale, foreign or tampered with.
+
+    Attributes:
+        why: Which of these, without the file's name and what to do.
+    """
+
+    why = ""
 
 
 class ScheduleFileError(ConfigError):
@@ -77,6 +83,15 @@ class DbtTestFailure(SluiceError):
 
 class LocalError(SluiceError):
     """A command of the local set-up cannot go on."""
+
+
+def one_line(text: object) -> str:
+    """An error, or what a program said, without line breaks.
+
+    >>> one_line("Compilation Error  a node is missing")
+    'Compilation Error a node is missing'
+    """
+    return " ".join(str(text).split())
 
 
 def nearest(word: object, known: Iterable[str]) -> str:

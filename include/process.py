@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from include.errors import LocalError
+from include.errors import LocalError, one_line
 from include.settings import ROOT, child_environment
 
 STOP_SECONDS = 30
@@ -51,6 +51,36 @@ def child(
                     process.wait(STOP_SECONDS)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+def output_of(
+    command: Sequence[object], seconds: float, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a program to its end; returns its standard output.
+
+    Args:
+        command: The program and its arguments.
+        seconds: How long it may take.
+        environment: Variables to add to :func:`include.settings.child_environment`.
+
+    Raises:
+        LocalError: It failed, with all that it said, or took longer; one line.
+    """
+    line = [str(word) for word in command]
+    try:
+        done = subprocess.run(
+            line,
+            cwd=ROOT,
+            env=child_environment(environment),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise LocalError(f"{' '.join(line)}: not done after {seconds} seconds; stopped") from None
+    if done.returncode:
+        raise LocalError(f"{' '.join(line)}: {one_line(done.stdout + done.stderr)}")
+    return done.stdout
 
 
 def end_with_parent() -> None:

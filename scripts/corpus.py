@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from include.errors import LocalError, status_of
-from include.settings import ROOT, child_environment
+from include.errors import status_of
+from include.process import output_of
+from include.settings import ROOT
 
 VERSIONS = ("1.8", "1.9", "1.10", "1.11")
 PROJECT = ROOT / "tests" / "fixtures" / "every_kind"
 MANIFESTS = ROOT / "tests" / "fixtures" / "manifests"
 LEFT_OUT = ("macros", "docs", "parent_map", "child_map", "group_map")
 OF_ONE_RUN = ("created_at", "root_path", "compiled_path", "build_path")
+STEP_SECONDS = 600
 METADATA = ("dbt_schema_version", "dbt_version", "project_name", "adapter_type")
 
 
@@ -53,24 +54,17 @@ def _trim(value: Any) -> Any:
 
 def _parsed(version: str, uv: Path, scratch: Path) -> dict[str, Any]:
     venv, target = scratch / "venv", scratch / "target"
-    _run([uv, "venv", "--quiet", venv])
+    output_of([uv, "venv", "--quiet", venv], STEP_SECONDS)
     packages = [f"dbt-core~={version}.0", "dbt-postgres"]
-    _run([uv, "pip", "install", "--quiet", "--python", venv / "bin" / "python", *packages])
+    install = [uv, "pip", "install", "--quiet", "--python", venv / "bin" / "python"]
+    output_of([*install, *packages], STEP_SECONDS)
     folders = ["--project-dir", PROJECT, "--profiles-dir", PROJECT]
     written = ["--target-path", target, "--log-path", scratch]
     line = [venv / "bin" / "dbt", "--quiet", "parse", "--no-partial-parse", *folders, *written]
-    _run([*line, "--no-send-anonymous-usage-stats"])
+    line.append("--no-send-anonymous-usage-stats")
+    output_of(line, STEP_SECONDS, {"EVERY_KIND_TARGET": "postgres"})
     content: dict[str, Any] = json.loads((target / "manifest.json").read_text())
     return content
-
-
-def _run(line: list[Any]) -> None:
-    environment = child_environment({"EVERY_KIND_TARGET": "postgres"})
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LocalError(
-            f"{' '.join(map(str, line))}: {' '.join((done.stdout + done.stderr).split())}"
-        )
 
 
 def main() -> None:

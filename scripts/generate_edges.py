@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from include.errors import EdgeFileError, LocalError, status_of
+from include.errors import EdgeFileError, LocalError, one_line, status_of
 from include.schedules.diff import changes, markdown
 from include.schedules.edge_file import EdgeFile, read_edge_file, to_bytes
 from include.schedules.edges import edge_files
@@ -64,7 +64,7 @@ def _changed(path: Path, now: EdgeFile) -> str:
         told = "; ".join(changes(read_edge_file(path), now))
         return told and f"the dbt project {told}"
     except EdgeFileError as error:
-        return str(error).removeprefix(f"{path}: ").rpartition(";")[0]
+        return error.why
 
 
 def _found(folder: Path) -> set[str]:
@@ -82,8 +82,7 @@ def _files_of(revision: str, folder: Path) -> dict[str, EdgeFile]:
                 try:
                     found[copy.stem] = read_edge_file(copy)
                 except EdgeFileError as error:
-                    why = str(error).removeprefix(f"{copy}: ").rpartition(";")[0]
-                    raise LocalError(f"{name} at {revision}: {why}") from None
+                    raise LocalError(f"{name} at {revision}: {error.why}") from None
     return found
 
 
@@ -91,7 +90,7 @@ def _git(folder: Path, *arguments: str) -> bytes:
     line = ["git", "-C", str(folder), *arguments]
     done = subprocess.run(line, capture_output=True, check=False)
     if done.returncode:
-        why = " ".join(done.stderr.decode(errors="replace").split())
+        why = one_line(done.stderr.decode(errors="replace"))
         raise LocalError(f"git {' '.join(arguments)}: {why}")
     return done.stdout
 

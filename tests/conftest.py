@@ -134,6 +134,27 @@ def shop_connection(shop) -> PostgresConnection:
     return PostgresConnection.local(shop.port, PASSWORD)
 
 
+def generate_edges(project: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    """Run the script that CI runs, in dbt's environment."""
+    line = [settings().program("dbt", "python"), "-m", "scripts.generate_edges"]
+    return subprocess.run(
+        [*line, "--project-dir", project, "--out", out, *options],
+        cwd=ROOT,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def reachable(edges):
+    """Every (ancestor, descendant), by brute force."""
+    pairs = set(edges)
+    while more := {(a, d) for a, b in pairs for c, d in pairs if b == c} - pairs:
+        pairs |= more
+    return pairs
+
+
 def wait_until(condition, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

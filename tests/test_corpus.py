@@ -7,6 +7,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import generate_edges
 
 from include.schedules.edge_file import read_edge_file
 from include.settings import ROOT, child_environment, settings
@@ -32,16 +33,7 @@ print(json.dumps(found))
 
 
 def check(*options):
-    python = settings().program("dbt", "python")
-    command = [python, "-m", "scripts.generate_edges", "--check", "--out", EDGES, *options]
-    return subprocess.run(
-        [*command, "--project-dir", PROJECT],
-        cwd=ROOT,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return generate_edges(PROJECT, EDGES, "--check", *options)
 
 
 @pytest.fixture(scope="module")

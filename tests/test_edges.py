@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from conftest import reachable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -188,18 +189,8 @@ def projects(draw):
 
 
 def ancestors(made):
-    """Every (ancestor, descendant) of the whole project, by brute force."""
-    pairs = {(p, r.id) for r in made.resources.values() for p in r.parents}
-    while more := {(a, d) for a, b in pairs for c, d in pairs if b == c} - pairs:
-        pairs |= more
-    return pairs
-
-
-def pairs_of(file):
-    pairs = set(file.edges)
-    while more := {(a, d) for a, b in pairs for c, d in pairs if b == c} - pairs:
-        pairs |= more
-    return pairs
+    """Every (ancestor, descendant) of the whole project."""
+    return reachable((p, r.id) for r in made.resources.values() for p in r.parents)
 
 
 @given(projects())
@@ -209,7 +200,7 @@ def test_on_random_projects_order_is_reachability_among_what_is_built(made):
         selected = made.schedules[name]
         assert built == {k for k in selected if made.resources[k].kind in ("model", "seed")}
         among = {(a, b) for a, b in ancestors(made) if a in built and b in built}
-        assert {(a, b) for a, b in pairs_of(file) if a in built and b in built} == among
+        assert {(a, b) for a, b in reachable(file.edges) if a in built and b in built} == among
 
 
 @given(projects())
@@ -250,7 +241,7 @@ def test_with_gating_no_model_starts_before_tests_that_dbt_build_would_wait_for(
     """
     everything = ancestors(made)
     for file in translated(made).values():
-        waits = pairs_of(file)
+        waits = reachable(file.edges)
         tested = {n.id for n in file.nodes if n.tests}
         for key, node in owned(file).items():
             parents = set(made.resources[key].parents)

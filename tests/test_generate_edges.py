@@ -8,6 +8,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import generate_edges
 
 from include.schedules.edge_file import read_edge_file
 from include.settings import ROOT, child_environment, settings
@@ -57,17 +58,7 @@ def project(tmp_path):
 
 
 def generate(project, *options):
-    python = settings().program("dbt", "python")
-    command = [python, "-m", "scripts.generate_edges", "--project-dir", project]
-    out = ["--out", project.parent / "edges", *options]
-    return subprocess.run(
-        [*command, *out],
-        cwd=ROOT,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return generate_edges(project, project.parent / "edges", *options)
 
 
 def manifest_of(project, target):

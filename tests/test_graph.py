@@ -4,6 +4,7 @@ import itertools
 
 import networkx as nx
 import pytest
+from conftest import reachable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,16 +80,6 @@ def graphs(draw):
     names = draw(st.permutations([f"n{n}" for n in range(size)]))
     edges = [(names[a], names[b]) for a, b in draw(st.lists(pairs, unique=True))]
     return edges, names, draw(st.sets(st.sampled_from(names)))
-
-
-def reachable(edges):
-    """Every (ancestor, descendant), by brute force."""
-    pairs = set(edges)
-    while True:
-        more = {(a, d) for a, b in pairs for c, d in pairs if b == c} - pairs
-        if not more:
-            return pairs
-        pairs |= more
 
 
 @given(graphs())

@@ -5,13 +5,14 @@ A source file is ``include/sources/<name>.yml``; its form is described in docs/a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
+from include.config_file import ConfigReader
 from include.errors import SourceFileError, nearest
 
 REPLICATIONS = ("full_table", "incremental")
@@ -88,35 +89,14 @@ class Source:
         raise SourceFileError(f"{self.name}.yml: streams: {name!r} is not one of its streams{near}")
 
 
-class _Reader:
-    """Reads values of one source file and names the file and the key in every error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def fail(self, key: str, why: str) -> SourceFileError:
-        return SourceFileError(f"{self.path.name}: {key}: {why}")
-
-    def mapping(self, value: Any, key: str, known: Iterable[str] = ()) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.fail(key, f"expected keys and values, found {value!r}")
-        for name in value:
-            if known and name not in known:
-                raise self.fail(
-                    f"{key}.{name}" if key else str(name), "unknown key" + nearest(name, known)
-                )
-        return value
+class _Reader(ConfigReader):
+    """Reads a source file's values."""
 
     def text(self, values: Mapping[str, Any], key: str, where: str = "") -> str:
         value = values.get(key)
         if not isinstance(value, str) or not value:
             raise self.fail(f"{where}{key}", f"expected a name, found {value!r}")
         return value
-
-    def choice(self, value: Any, key: str, known: tuple[str, ...]) -> str:
-        if value not in known:
-            raise self.fail(key, f"{value!r} is not known" + nearest(value, known))
-        return str(value)
 
     def names(self, value: Any, key: str) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
@@ -160,7 +140,7 @@ def load_source(path: Path) -> Source:
         SourceFileError: It is missing or not of the form that is expected; one line that names
             the file, the key, the value and the nearest known key.
     """
-    reader = _Reader(path)
+    reader = _Reader(path.name, SourceFileError)
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:

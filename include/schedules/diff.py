@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from include.schedules.edge_file import EdgeFile, Node
-from include.schedules.plan import after, gates
+from include.schedules.plan import after, code, gates
 
 
 def changes(old: EdgeFile | None, new: EdgeFile | None) -> list[str]:
@@ -78,18 +78,20 @@ def _tests(node: Node) -> list[str]:
 
 
 def _lists(what: str, old: list[str], new: list[str]) -> list[str]:
-    lines = [f"adds {what}: `{name}`" for name in new if name not in old]
-    return lines + [f"removes {what}: `{name}`" for name in old if name not in new]
+    return _told(old, new, f"adds {what}:", f"removes {what}:")
 
 
 def _sides(old: list[str], new: list[str]) -> str:
-    parts = [f"after `{name}`" for name in new if name not in old]
-    parts += [f"no longer after `{name}`" for name in old if name not in new]
-    return ", ".join(parts)
+    return ", ".join(_told(old, new, "after", "no longer after"))
+
+
+def _told(old: list[str], new: list[str], came: str, went: str) -> list[str]:
+    told = [f"{came} `{name}`" for name in new if name not in old]
+    return told + [f"{went} `{name}`" for name in old if name not in new]
 
 
 def _after(parents: list[str]) -> str:
-    return f" after {', '.join(f'`{name}`' for name in parents)}" if parents else ""
+    return f" after {code(parents)}" if parents else ""
 
 
 def _plain(value: object) -> str:

@@ -247,4 +247,6 @@ def _contradiction(found: EdgeFile) -> str:
 
 
 def _refused(path: Path, why: str) -> EdgeFileError:
-    return EdgeFileError(f"{path}: {why}; write it anew with make edges")
+    error = EdgeFileError(f"{path}: {why}; write it anew with make edges")
+    error.why = why
+    return error

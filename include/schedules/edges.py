@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,18 +61,13 @@ class _Whole:
         self.project = project
         self.resources = project.resources
         self.exact = ExactSelectors(project)
-        self.built = {
-            name: frozenset(
-                key for key in ids & self.resources.keys() if self.resources[key].kind in BUILT
-            )
-            for name, ids in project.schedules.items()
-        }
-        self.tests = {
-            name: frozenset(
-                key for key in ids & self.resources.keys() if self.resources[key].kind == "test"
-            )
-            for name, ids in project.schedules.items()
-        }
+        self.built = self._selected(BUILT)
+        self.tests = self._selected(("test",))
+
+    def _selected(self, kinds: Collection[str]) -> dict[str, frozenset[str]]:
+        """What each schedule selects of some kinds."""
+        known = {key for key, resource in self.resources.items() if resource.kind in kinds}
+        return {name: ids & known for name, ids in self.project.schedules.items()}
 
     @cached_property
     def graph(self) -> Graph:

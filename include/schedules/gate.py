@@ -105,8 +105,8 @@ class GateSensor(BaseSensorOperator):
             "dag_id": newest.source_dag_id,
             "run_id": newest.source_run_id,
         }
-        before = used.isoformat() if used else None
-        memory.set(key, {"run": context["run_id"], "used": event["built_at"], "before": before})
+        earlier = used.isoformat() if used else None
+        memory.set(key, {"run": context["run_id"], "used": event["built_at"], "before": earlier})
         self.log.info("open: %s was built and tested: %s", self._parent.name, event)
         return PokeReturnValue(is_done=True, xcom_value=event)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from include.errors import DbtProjectError
+from include.errors import DbtProjectError, one_line
 from include.schedules.project import Project, resources_of
 from include.schedules.selection import Selection
 from include.settings import child_environment
@@ -154,16 +154,14 @@ def _selectors(folder: Path) -> list[Any]:
     try:
         return list(content["selectors"])
     except (KeyError, TypeError) as error:
-        why = " ".join(str(error).split())
-        raise DbtProjectError(f"{path}: expected a list `selectors:` with names; {why}") from None
+        raise _no_selectors(path, error) from None
 
 
 def _schedules(selectors: list[Any], path: Path) -> list[str]:
     try:
         names = sorted(str(selector["name"]) for selector in selectors)
     except (KeyError, TypeError) as error:
-        why = " ".join(str(error).split())
-        raise DbtProjectError(f"{path}: expected a list `selectors:` with names; {why}") from None
+        raise _no_selectors(path, error) from None
     schedules = [name for name in names if name.endswith(SUFFIX)]
     if not schedules:
         raise DbtProjectError(f"{path}: no selector's name ends in {SUFFIX}")
@@ -172,13 +170,18 @@ def _schedules(selectors: list[Any], path: Path) -> list[str]:
     return schedules
 
 
+def _no_selectors(path: Path, error: Exception) -> DbtProjectError:
+    why = one_line(error)
+    return DbtProjectError(f"{path}: expected a list `selectors:` with names; {why}")
+
+
 def _read_yaml(path: Path, purpose: str) -> Any:
     try:
         return yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise DbtProjectError(f"{path}: no such file; {purpose}") from None
     except yaml.YAMLError as error:
-        raise DbtProjectError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise DbtProjectError(f"{path}: not YAML: {one_line(error)}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -204,4 +207,4 @@ def _dbt() -> Iterator[None]:
 
 
 def _failed(where: object, error: BaseException) -> DbtProjectError:
-    return DbtProjectError(f"{where}: {' '.join(str(error).split()) or type(error).__name__}")
+    return DbtProjectError(f"{where}: {one_line(error) or type(error).__name__}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from include.schedules.edge_file import BUILT, EdgeFile, ForeignParent, Node
 from include.schedules.graph import longest_path
 from include.schedules.project import Project
+from include.schedules.schedule_file import Policy
 
 WRITTEN = "Written by scripts/generate_edges.py from the dbt project; `make edges` writes it anew."
 
@@ -60,8 +61,8 @@ def gates(file: EdgeFile) -> list[str]:
     ]
 
 
-def _policy(parent: ForeignParent) -> str:
-    return f"{parent.policy} {parent.max_lag}h" if parent.policy == "any" else parent.policy
+def _policy(parent: ForeignParent) -> Policy:
+    return Policy(parent.policy, parent.max_lag)
 
 
 def _shape(node: Node) -> str:
@@ -95,7 +96,7 @@ def _shared(files: Sequence[EdgeFile]) -> list[str]:
             if node.kind in BUILT:
                 builders.setdefault(node.name, []).append(file.schedule)
     shared = {name: names for name, names in builders.items() if len(names) > 1}
-    told = (f"{_code([name])} ({', '.join(names)})" for name, names in sorted(shared.items()))
+    told = (f"{code([name])} ({', '.join(names)})" for name, names in sorted(shared.items()))
     return [f"In more than one schedule: {'; '.join(told) or 'none'}."]
 
 
@@ -109,13 +110,13 @@ def _unscheduled(files: Sequence[EdgeFile], project: Project) -> list[str]:
             if parent in project.resources and project.resources[parent].name in readers:
                 readers[project.resources[parent].name].append(project.resources[key].name)
     built = [
-        f"`{name}`" + (f" (read by {_code(sorted(read))})" if read else "")
+        f"`{name}`" + (f" (read by {code(sorted(read))})" if read else "")
         for name, read in sorted(readers.items())
     ]
     tests = sorted(r.name for r in left if r.kind == "test" and r.id not in tested)
     lines = ["", f"In no schedule, never built: {', '.join(built) or 'none'}."]
     if tests:
-        lines += ["", f"Tests that no schedule runs: {_code(tests)}."]
+        lines += ["", f"Tests that no schedule runs: {code(tests)}."]
     return lines
 
 
@@ -128,9 +129,9 @@ def _chapter(file: EdgeFile) -> list[str]:
         f"Drawing: [{file.schedule}.mmd]({file.schedule}.mmd).",
         f"Children wait for their parents' {'tests' if file.test_gating == 'model' else 'runs'}.",
         "",
-        f"Roots: {_code(roots)}.",
+        f"Roots: {code(roots)}.",
         "",
-        f"Longest path: {' → '.join(_code([names[key]]) for key in path)}.",
+        f"Longest path: {' → '.join(code([names[key]]) for key in path)}.",
     ]
     if file.foreign_parents:
         lines += ["", f"Waits, for {file.max_wait} hours at most, for models of other schedules:"]
@@ -141,16 +142,17 @@ def _chapter(file: EdgeFile) -> list[str]:
         ]
     lines += ["", "| Node | Kind | After | Tests |", "| --- | --- | --- | --- |"]
     lines += [
-        f"| `{node.name}` | {node.kind} | {_code(parents[node.id])} | {_tests(node, names)} |"
+        f"| `{node.name}` | {node.kind} | {code(parents[node.id])} | {_tests(node, names)} |"
         for node in file.nodes
     ]
     return lines
 
 
 def _tests(node: Node, names: dict[str, str]) -> str:
-    late = _code(names[key] for key in node.test_parents)
-    return _code(test.name for test in node.tests) + (f" (after {late} too)" if late else "")
+    late = code(names[key] for key in node.test_parents)
+    return code(test.name for test in node.tests) + (f" (after {late} too)" if late else "")
 
 
-def _code(names: Iterable[str]) -> str:
+def code(names: Iterable[str]) -> str:
+    """Names as Markdown has code, with commas."""
     return ", ".join(f"`{name}`" for name in names)

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from include.errors import ScheduleFileError, nearest
+from include.config_file import ConfigReader
+from include.errors import ScheduleFileError, one_line
+from include.schedules.edge_file import GATINGS
 
-GATINGS = ("model", "none")
 KEYS = ("test_gating", "gate", "max_wait", "gates")
 HOURS = re.compile(r"([1-9]\d*)([hd])")
 EDGE = " >> "
@@ -77,50 +78,35 @@ def read_schedules(path: Path, names: Iterable[str]) -> dict[str, Schedule]:
     try:
         content = yaml.safe_load(path.read_text()) if path.exists() else None
     except yaml.YAMLError as error:
-        why = " ".join(str(error).split())
-        raise ScheduleFileError(f"{path}: not YAML: {why}") from None
-    told = _mapping(path, "schedules", {} if content is None else content, known)
-    return {name: _schedule(path, name, told.get(name) or {}) for name in known}
+        raise ScheduleFileError(f"{path}: not YAML: {one_line(error)}") from None
+    reader = _Reader(path, ScheduleFileError)
+    told = reader.mapping({} if content is None else content, "schedules", known, "unknown")
+    return {name: reader.schedule(name, told.get(name) or {}) for name in known}
 
 
-def _schedule(path: Path, name: str, content: Any) -> Schedule:
-    values = _mapping(path, name, content, KEYS)
-    gating = values.get("test_gating", Schedule.test_gating)
-    if gating not in GATINGS:
-        why = f"{gating!r} is not known{nearest(gating, GATINGS)}"
-        raise _wrong(path, f"{name}.test_gating", why)
-    gates = _mapping(path, f"{name}.gates", values.get("gates") or {})
-    return Schedule(
-        test_gating=gating,
-        gate=_policy(path, f"{name}.gate", values.get("gate", "last")),
-        max_wait=_hours(path, f"{name}.max_wait", values.get("max_wait", "6h")),
-        gates={str(edge): _policy(path, f"{name}.gates.{edge}", gates[edge]) for edge in gates},
-    )
+class _Reader(ConfigReader):
+    """Reads a schedule file's values."""
 
+    def schedule(self, name: str, content: Any) -> Schedule:
+        values = self.mapping(content, name, KEYS, "unknown")
+        gates = self.mapping(values.get("gates") or {}, f"{name}.gates")
+        gating = values.get("test_gating", Schedule.test_gating)
+        return Schedule(
+            test_gating=self.choice(gating, f"{name}.test_gating", GATINGS),
+            gate=self.policy(values.get("gate", "last"), f"{name}.gate"),
+            max_wait=self.hours(values.get("max_wait", "6h"), f"{name}.max_wait"),
+            gates={str(edge): self.policy(gates[edge], f"{name}.gates.{edge}") for edge in gates},
+        )
 
-def _policy(path: Path, key: str, value: Any) -> Policy:
-    kind, _, lag = str(value).partition(" ")
-    if value in ("last", "skip"):
-        return Policy(value)
-    if kind == "any" and HOURS.fullmatch(lag):
-        return Policy("any", _hours(path, key, lag))
-    raise _wrong(path, key, f"expected last, skip or e.g. `any 36h`, found {value!r}")
+    def policy(self, value: Any, key: str) -> Policy:
+        kind, _, lag = str(value).partition(" ")
+        if value in ("last", "skip"):
+            return Policy(value)
+        if kind == "any" and HOURS.fullmatch(lag):
+            return Policy("any", self.hours(lag, key))
+        raise self.fail(key, f"expected last, skip or e.g. `any 36h`, found {value!r}")
 
-
-def _hours(path: Path, key: str, value: Any) -> int:
-    if not (found := HOURS.fullmatch(str(value))):
-        raise _wrong(path, key, f"expected hours or days, e.g. 6h or 2d, found {value!r}")
-    return int(found[1]) * (24 if found[2] == "d" else 1)
-
-
-def _mapping(path: Path, key: str, value: Any, known: Iterable[str] = ()) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _wrong(path, key, f"expected keys and values, found {value!r}")
-    for name in value:
-        if known and name not in known:
-            raise _wrong(path, f"{key}.{name}", f"unknown{nearest(name, known)}")
-    return value
-
-
-def _wrong(path: Path, key: str, why: str) -> ScheduleFileError:
-    return ScheduleFileError(f"{path}: {key}: {why}")
+    def hours(self, value: Any, key: str) -> int:
+        if not (found := HOURS.fullmatch(str(value))):
+            raise self.fail(key, f"expected hours or days, e.g. 6h or 2d, found {value!r}")
+        return int(found[1]) * (24 if found[2] == "d" else 1)

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from include.errors import DbtProjectError
+from include.errors import DbtProjectError, one_line
 
 
 class Selection:
@@ -28,9 +28,7 @@ class Selection:
         try:
             linker.link_graph(manifest)
         except RuntimeError as error:
-            raise DbtProjectError(
-                f"the dbt project's graph: {' '.join(str(error).split())}"
-            ) from None
+            raise DbtProjectError(f"the dbt project's graph: {one_line(error)}") from None
         self._root = root
         self._selector = NodeSelector(Graph(linker.graph), manifest)
         self.matching = cache(self._matching)

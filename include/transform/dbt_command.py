@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.errors import DbtProjectError, DbtRunError, DbtTestFailure
+from include.errors import DbtProjectError, DbtRunError, DbtTestFailure, one_line
 from include.process import child
 from include.settings import child_environment, settings
 from include.transform.warm_dbt import NoWarmDbt, run_warm
@@ -146,7 +146,7 @@ def _raise_for(verb: str, result: DbtResult) -> None:
     bad = [n for n in result.nodes if n.status in ("error", "fail", "skipped")]
     if not bad:
         return
-    text = "; ".join(f"{n.id}: {n.status}: {' '.join(n.message.split())}" for n in bad)
+    text = "; ".join(f"{n.id}: {n.status}: {one_line(n.message)}" for n in bad)
     if verb == "test" and all(n.status == "fail" for n in bad):
         raise DbtTestFailure(text)
     raise DbtRunError(text)

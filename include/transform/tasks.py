@@ -83,8 +83,9 @@ def run_and_test(edges: EdgeFile, connection: str) -> list[DbtOperator]:
     for child, waits in gates(edges).items():
         for gate in waits:
             before(gate, first[child])
-    ids = {task.task_id for task in (*runs.values(), *tests.values())}
-    return [t for t in (*runs.values(), *tests.values()) if not ids & t.upstream_task_ids]
+    tasks = [*runs.values(), *tests.values()]
+    ids = {task.task_id for task in tasks}
+    return [task for task in tasks if not ids & task.upstream_task_ids]
 
 
 def _run(node: Node, prefix: str, connection: str) -> DbtOperator:

@@ -11,18 +11,18 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from include.errors import LocalError, status_of
-from include.settings import ROOT, child_environment, settings
+from include.errors import status_of
+from include.process import output_of
+from include.settings import settings
 from scripts.bench.project import SCHEDULES, generate
 
+STEP_SECONDS = 1800
 SIZES = (100, 300, 1000, 5000)
 SLUICE = """
 from pathlib import Path
@@ -61,7 +61,7 @@ class Bench:
     """
 
     def __init__(self, folder: Path, models: int) -> None:
-        self.folder, self.models = folder, models
+        self.folder = folder
         self.project = folder / "dbt"
         self.dbt = settings().program("dbt", "dbt")
         self.python = settings().program("dbt", "python")
@@ -78,7 +78,7 @@ class Bench:
     def round(self) -> dict[str, float]:
         """Measure all once."""
         found = {
-            "parse": _seconds(lambda: self._parse(self.folder / "target")),
+            "parse": _seconds(self._parse),
             "generate": _seconds(self._generate),
         }
         alone = [self.python, "-m", "scripts.bench.edges_alone"]
@@ -110,8 +110,8 @@ class Bench:
         """Of all edge files together."""
         return sum(path.stat().st_size for path in (self.folder / "edges").glob("*.pickle"))
 
-    def _parse(self, target: Path) -> None:
-        _run([self.dbt, "--quiet", "parse", "--no-partial-parse", *self._folders(target.name)])
+    def _parse(self) -> None:
+        _run([self.dbt, "--quiet", "parse", "--no-partial-parse", *self._folders("target")])
 
     def _generate(self) -> None:
         line = [self.python, "-m", "scripts.generate_edges", "--project-dir", self.project]
@@ -158,15 +158,9 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _run(line: list[Any], extra: Mapping[str, str] | None = None) -> str:
-    environment = child_environment({"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", **(extra or {})})
-    command = [str(word) for word in line]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800
-    )
-    if done.returncode:
-        raise LocalError(f"{' '.join(command)}: {' '.join((done.stderr or done.stdout).split())}")
-    return done.stdout
+def _run(line: Sequence[object], extra: Mapping[str, str] | None = None) -> str:
+    environment = {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", **(extra or {})}
+    return output_of(line, STEP_SECONDS, environment)
 
 
 def measure(folder: Path, models: int, runs: int) -> dict[str, float]:

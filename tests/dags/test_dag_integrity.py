@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from include.settings import ROOT
+
 SCHEDULES = ("standard", "hourly", "late")
 
 
