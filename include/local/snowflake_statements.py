@@ -28,6 +28,9 @@ from sqlglot import exp, parse_one
 HOME = "_FS.USER.HOME"  # the stage that stands for every user's '@~'
 STAGED = "_fs_staged"
 CONFLICT_TRIES = 40
+NESTED = (exp.DataType.Type.VARIANT, exp.DataType.Type.OBJECT, exp.DataType.Type.ARRAY)
+FIELDS = "(select *, row_number() over () as seq from _fs_fields)"
+LONG = "maximum_object_size=134217728"  # a jsonb value may exceed DuckDB's 16 MB
 NOTES = threading.Lock()
 RESERVED = {
     row[0]
@@ -36,6 +39,7 @@ RESERVED = {
     ).fetchall()
 }
 IGNORED = re.compile(r"(grant|revoke)\b|alter\s+(table|view)\s.*\scomment\s+\$\$", re.I | re.S)
+CLONE_COPY_GRANTS = re.compile(r"(create\s.*\sclone\s.*)\scopy\s+grants\s*", re.I | re.S)
 SHOW_GRANTS = re.compile(r"show\s+grants\b", re.I)
 GRANT_COLUMNS = (
     "created_on",
@@ -117,6 +121,8 @@ class Cursor(FakeSnowflakeCursor):
             super().check_db_and_schema(expression)
 
     def _transform_explode(self, expression: Any) -> Any:
+        if clone := CLONE_COPY_GRANTS.fullmatch(_text(expression)):
+            expression = parse_one(clone[1], read="snowflake")
         _uuids_as_text(expression)
         if replaced := self._statement(expression):
             return replaced
@@ -184,10 +190,14 @@ class Cursor(FakeSnowflakeCursor):
             kind = lookup_file_format(
                 self._duck_conn, file_format, connection.database, connection.schema
             )["TYPE"]
-        source = _file_source([str(path) for path in home_files(_home_ref(table) or "")], kind)
+        files = [str(path) for path in home_files(_home_ref(table) or "")]
+        fields = _fields(select) if kind == "JSON" and files else None
+        source = FIELDS if fields else _file_source(files, kind)
         relation = parse_one(f"select * from {source} as _fs_stage", read="duckdb")  # noqa: S608
+        if fields:
+            relation.find(exp.Table).set("this", _field_source(files, fields))
         table.replace(relation.args["from_"].this)
-        return select.transform(_staged_cell)
+        return select.transform(_staged_cell, fields)
 
     def _merge(self, merge: Any) -> Any:
         """DuckDB's own MERGE: fakesnow's knows neither table aliases nor unqualified columns."""
@@ -290,8 +300,7 @@ def _file_source(files: list[str], kind: str) -> str:
         return "(select null::json as c1, 0 as seq limit 0)"
     names = exp.array(*(exp.Literal.string(f) for f in files), dialect="duckdb").sql("duckdb")
     if kind == "JSON":
-        # One record a line; a long jsonb value may exceed DuckDB's 16 MB default.
-        read = f"read_ndjson_objects({names}, maximum_object_size=134217728)"
+        read = f"read_ndjson_objects({names}, {LONG})"
         return f"(select json as c1, row_number() over () as seq from {read})"  # noqa: S608
     if kind == "PARQUET":
         read = f"read_parquet({names}) as t"
@@ -299,7 +308,33 @@ def _file_source(files: list[str], kind: str) -> str:
     raise NotImplementedError(f"SELECT from staged {kind} files")
 
 
-def _staged_cell(node: Any) -> Any:
+def _fields(select: Any) -> dict[str, str] | None:
+    """The keys of staged records that a query casts, as DuckDB is to read them; None for others."""
+    found: dict[str, str] = {}
+    for parameter in select.find_all(exp.Parameter):
+        cell, cast = parameter.parent, parameter.parent.parent
+        path = cell.args.get("expression") if isinstance(cell, exp.JSONExtract) else None
+        if not path or len(path.expressions) != 2 or not isinstance(cast, exp.Cast):
+            return None
+        kind = "JSON" if cast.to.this in NESTED else "VARCHAR"
+        if found.setdefault(path.expressions[1].this, kind) != kind:
+            return None
+    return found if len({key.lower() for key in found}) == len(found) else None
+
+
+def _field_source(files: list[str], fields: dict[str, str]) -> Any:
+    """A DuckDB relation with a column for each key: a record is parsed once.
+
+    It is text to sqlglot: fakesnow would take the columns for a Snowflake object.
+    """
+    names = exp.array(*(exp.Literal.string(f) for f in files), dialect="duckdb").sql("duckdb")
+    pairs = (f"{exp.Literal.string(key)}: '{kind}'" for key, kind in fields.items())
+    return exp.var(f"read_ndjson({names}, columns={{{', '.join(pairs)}}}, {LONG})")
+
+
+def _staged_cell(node: Any, fields: dict[str, str] | None) -> Any:
+    if fields and isinstance(node, exp.JSONExtract) and isinstance(node.this, exp.Parameter):
+        return exp.column(node.expression.expressions[1].this, quoted=True)
     if isinstance(node, exp.Parameter) and node.name == "1":
         return exp.column("C1", quoted=True)
     if isinstance(node, exp.Seq1 | exp.Seq2 | exp.Seq4 | exp.Seq8):
