@@ -46,6 +46,12 @@ class PostgresConnection:
     user: str
     password: str
     database: str
+    mask_salt: str = ""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not get into a log."""
+        return (self.password, self.mask_salt)
 
     @classmethod
     def from_airflow(cls, conn: AirflowConnection) -> Self:
@@ -60,6 +66,7 @@ class PostgresConnection:
             user=_required(conn, conn.login, "login"),
             password=conn.password or "",
             database=_required(conn, conn.schema, "schema (the database's name)"),
+            mask_salt=str(conn.extra_dejson.get("mask_salt", "")),
         )
 
     @classmethod

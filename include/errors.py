@@ -12,6 +12,8 @@ SluiceError
 │   ├── LoadError              the target or what it delivered
 │   ├── WarehouseError         a statement of ours in the warehouse
 │   └── DbtRunError            a model that did not build
+├── StaleSpoolError        a newer spool is loaded; clear extract too, or leave the run
+├── SourceDataError        rows of the source cannot be taken; mend them, then retry by hand
 ├── DbtTestFailure         the data failed a test; look at the rows, then retry by hand
 └── LocalError             a `make` command cannot go on; the message says what to do
 """
@@ -75,6 +77,14 @@ class WarehouseError(OutsideError):
 
 class DbtRunError(OutsideError):
     """A model, seed, snapshot or hook did not build."""
+
+
+class StaleSpoolError(SluiceError):
+    """A spool that was extracted before what is loaded already."""
+
+
+class SourceDataError(SluiceError):
+    """Rows of the source that cannot be replicated as they are."""
 
 
 class DbtTestFailure(SluiceError):

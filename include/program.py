@@ -20,12 +20,12 @@ from include.settings import settings
 log = logging.getLogger(__name__)
 
 
-def run_program(environment: str, module: str, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Run ``python -m module`` in an environment and return its result.
+def run_program(environment: str, program: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a program in an environment and return its result.
 
     Args:
         environment: The environment's name under ``.venvs/``.
-        module: The module to run.
+        program: ``extract`` or ``load``.
         job: What it is to do; may hold passwords.
 
     Returns:
@@ -36,12 +36,12 @@ def run_program(environment: str, module: str, job: Mapping[str, Any]) -> dict[s
     """
     python = settings().program(environment, "python")
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with child([python, "-m", module], **pipes) as process:
-        return _exchange(process, module, job)
+    with child([python, "-m", "include.extract_load.program", program], **pipes) as process:
+        return _exchange(process, program, job)
 
 
 def _exchange(
-    process: subprocess.Popen[bytes], module: str, job: Mapping[str, Any]
+    process: subprocess.Popen[bytes], program: str, job: Mapping[str, Any]
 ) -> dict[str, Any]:
     assert process.stdin and process.stdout and process.stderr  # noqa: S101  (they are pipes)
     relay = threading.Thread(target=_relay, args=(process.stderr,), daemon=True)
@@ -54,7 +54,7 @@ def _exchange(
     try:
         result: dict[str, Any] = json.loads(lines[-1])
     except (IndexError, ValueError):
-        raise errors.OutsideError(f"{module} ended with status {status} and no result") from None
+        raise errors.OutsideError(f"{program} ended with status {status} and no result") from None
     if "error" in result:
         raise getattr(errors, result["error"], errors.OutsideError)(result["message"])
     return result

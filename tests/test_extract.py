@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import gzip
+import json
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from include.errors import ExtractError, SourceFileError
-from include.extract_load import spool
 from include.extract_load.source import Stream
+from include.extract_load.spool import Spool
 from include.program import run_program
 
 
@@ -21,18 +24,16 @@ def extract(shop_connection, tmp_path):
             "spool_root": str(tmp_path),
             "bookmark": bookmark,
         }
-        return run_program("singer", "include.extract_load.extract", job)
+        return run_program("singer", "extract", job)
 
     return run
 
 
 def spooled(tmp_path, stream):
-    import gzip
-    import json
-
-    path = spool.folder(str(tmp_path), "shop", stream.name, "run")
-    seal = spool.read_seal(path)
-    text = b"".join(gzip.open(path / s.file).read() for s in seal.rows.segments)
+    spool = Spool(str(tmp_path), "shop", stream.name, "run")
+    seal = spool.read_seal()
+    files = [spool.checked(segment, tmp_path) for segment in seal.rows.segments]
+    text = b"".join(gzip.open(file).read() for file in files)
     return seal, [json.loads(line) for line in text.splitlines()]
 
 
@@ -63,8 +64,6 @@ def test_decimals_are_exact(extract, tmp_path, shop):
     stream = Stream("products", "public.products")
     extract(stream)
     _, records = spooled(tmp_path, stream)
-    from contextlib import closing
-
     with closing(shop.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("select product_id, unit_cost::text from products")
         expected = dict(cursor.fetchall())
@@ -97,8 +96,6 @@ def test_a_stream_that_does_not_fit_its_table_is_one_line(extract, stream, messa
 
 
 def test_incremental_without_a_key_is_refused(extract, shop):
-    from contextlib import closing
-
     with closing(shop.connect()) as connection, connection, connection.cursor() as cursor:
         cursor.execute("create table if not exists keyless (at timestamptz)")
     with pytest.raises(SourceFileError, match=r"public.keyless has no primary key.*key: \[id\]"):

@@ -43,10 +43,11 @@ late_schedule:
     ("text", "message"),
     [
         ("[", "not YAML"),
-        ("a", "schedules: expected keys and values, found 'a'"),
-        ("dya_schedule: {}", "schedules.dya_schedule: unknown; did you mean 'day_schedule'?"),
+        ("a", "expected keys and values, found 'a'"),
+        ("dya_schedule: {}", ":1: dya_schedule: unknown key; did you mean 'day_schedule'?"),
+        ("day_schedule: {}\nday_schedule: {}", ":2: day_schedule: stands in line 1 already"),
         ("day_schedule: last", "day_schedule: expected keys and values, found 'last'"),
-        ("day_schedule: {gats: {}}", "day_schedule.gats: unknown; did you mean 'gates'?"),
+        ("day_schedule: {gats: {}}", "day_schedule.gats: unknown key; did you mean 'gates'?"),
         ("day_schedule: {test_gating: all}", "test_gating: 'all' is not known; expected one of"),
         ("day_schedule: {gate: any}", "gate: expected last, skip or e.g. `any 36h`, found 'any'"),
         ("day_schedule: {gate: any 0h}", "found 'any 0h'"),
@@ -58,6 +59,6 @@ def test_what_cannot_be_used_is_one_line_that_names_file_and_key(path, text, mes
     path.write_text(text)
     with pytest.raises(ScheduleFileError) as error:
         read_schedules(path, NAMES)
-    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).startswith(f"{path}:")
     assert message in str(error.value)
     assert "\n" not in str(error.value)

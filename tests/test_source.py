@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from include.errors import SourceFileError
@@ -70,7 +72,7 @@ def test_the_shop_itself_is_a_valid_source_file():
             "streams.orders.replication_key: expected a name, found None",
         ),
         (("orders:", "Orders:"), "streams.Orders: expected lower-case letters"),
-        (("{table: public.orders}", "[a"), "line 7: expected ',' or ']'"),
+        (("{table: public.orders}", "[a"), "7: not YAML: while parsing a flow sequence"),
         (("streams:\n  orders: {table: public.orders}", "streams: 3"), "streams: expected keys"),
         (
             ("{table: public.orders}", "{table: public.orders, masks: {a: hide}}"),
@@ -81,7 +83,7 @@ def test_the_shop_itself_is_a_valid_source_file():
 def test_a_wrong_source_file_is_one_line_with_file_and_key(source_file, change, message):
     with pytest.raises(SourceFileError) as error:
         load_source(source_file(GOOD.replace(*change)))
-    assert str(error.value).startswith(f"shop.yml: {message}")
+    assert re.match(rf"shop\.yml:(\d+: )?{re.escape(message)}", str(error.value))
     assert "\n" not in str(error.value)
 
 

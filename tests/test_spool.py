@@ -2,61 +2,85 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
 from include.errors import LoadError
-from include.extract_load import spool
+from include.extract_load import spool as spools
+from include.extract_load.spool import SEAL, PartWriter, Seal, Spool
 
 SCHEMA = {"type": "object", "properties": {"id": {"type": ["null", "integer"]}}}
 
 
-@pytest.fixture
-def sealed(tmp_path):
-    path = spool.folder(str(tmp_path), "shop", "orders", "manual__2026-01-01T00:00:00+00:00")
-    spool.start_anew(path)
-    writer = spool.PartWriter(path, "rows")
+def three_records(spool):
+    writer = PartWriter(spool, "rows")
     for n in range(3):
         writer.write((json.dumps({"id": n}) + "\n").encode())
-    rows = writer.end(SCHEMA, ("id",))
-    content = spool.Seal("shop", "orders", "run", "incremental", "now", rows, None, {"a": 1})
-    spool.seal(path, content)
-    return path, content
+    return writer.end(SCHEMA, ("id",))
 
 
-def test_a_seal_is_read_as_it_was_written(sealed):
-    path, content = sealed
-    assert spool.read_seal(path) == content
-    with gzip.open(path / content.rows.segments[0].file) as file:
+def sealed(spool):
+    spool.start_anew()
+    rows = three_records(spool)
+    at = "2026-01-01T00:00:00+00:00"
+    content = Seal("shop", "orders", "run", "incremental", at, rows, None, None, {"a": 1})
+    spool.seal(content)
+    return content
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return Spool(str(tmp_path / "spool"), "shop", "orders", "manual__2026-01-01T00:00:00+00:00")
+
+
+def test_a_seal_is_read_as_it_was_written(spool, tmp_path):
+    content = sealed(spool)
+    assert spool.read_seal() == content
+    with gzip.open(spool.checked(content.rows.segments[0], tmp_path)) as file:
         assert [json.loads(line)["id"] for line in file] == [0, 1, 2]
 
 
-def test_the_same_records_make_the_same_bytes(sealed, tmp_path):
-    _, content = sealed
-    writer = spool.PartWriter(tmp_path, "rows")
-    for n in range(3):
-        writer.write((json.dumps({"id": n}) + "\n").encode())
-    assert writer.end(SCHEMA, ("id",)).segments == content.rows.segments
+def test_the_same_records_make_the_same_bytes(spool, tmp_path):
+    other = Spool(str(tmp_path), "shop", "orders", "other")
+    assert sealed(spool).rows.segments == sealed(other).rows.segments
 
 
-def test_without_a_seal_nothing_is_loaded(sealed):
-    path, _ = sealed
-    (path / spool.SEAL).unlink()
+def test_without_a_seal_nothing_is_loaded(spool):
+    spool.start_anew()
+    three_records(spool)
     with pytest.raises(LoadError, match="has no seal"):
-        spool.read_seal(path)
+        spool.read_seal()
 
 
-def test_a_changed_file_is_not_loaded(sealed):
-    path, content = sealed
-    (path / content.rows.segments[0].file).write_bytes(b"")
+@pytest.mark.parametrize("change", [lambda f: f.write_bytes(b""), lambda f: f.unlink()])
+def test_a_changed_file_is_not_loaded(spool, tmp_path, change):
+    (segment,) = sealed(spool).rows.segments
+    change(spool.checked(segment, tmp_path))
     with pytest.raises(LoadError, match="differs from what was sealed"):
-        spool.read_seal(path)
+        spool.checked(segment, tmp_path)
 
 
-def test_a_large_stream_is_cut_into_segments(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool, "SEGMENT_BYTES", 20)
-    writer = spool.PartWriter(tmp_path, "rows")
+def test_what_another_version_sealed_is_extracted_again(spool):
+    sealed(spool)
+    file = Path(f"{spool.path}/{SEAL}")
+    file.write_text(file.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(LoadError, match="another version of Sluice; extract again"):
+        spool.read_seal()
+
+
+def test_an_extract_that_starts_anew_leaves_nothing_of_the_last(spool):
+    content = sealed(spool)
+    spool.start_anew()
+    with pytest.raises(LoadError, match="has no seal"):
+        spool.read_seal()
+    assert sealed(spool) == content
+
+
+def test_a_large_stream_is_cut_into_segments(spool, monkeypatch):
+    monkeypatch.setattr(spools, "SEGMENT_BYTES", 20)
+    spool.start_anew()
+    writer = PartWriter(spool, "rows")
     for _ in range(5):
         writer.write(b'{"id": 1}\n')
-    part = writer.end(SCHEMA, ("id",))
-    assert [s.rows for s in part.segments] == [2, 2, 1]
+    assert [s.rows for s in writer.end(SCHEMA, ("id",)).segments] == [2, 2, 1]

@@ -1,139 +1,162 @@
-"""Extract: tap → filter → spool, for one stream.
+"""Extract: a table of the source → a sealed spool, for one stream.
 
-Run in the ``singer`` environment as ``python -m include.extract_load.extract``; see
-:mod:`include.extract_load.program` for how jobs come in.
+Runs in the ``singer`` environment; :mod:`include.extract_load.program` says how jobs come in.
 """
 
 from __future__ import annotations
 
-import collections
 import json
 import logging
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from subprocess import PIPE
-from typing import IO, Any
-
-import simplejson
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from include.connections import PostgresConnection
 from include.errors import ExtractError
-from include.extract_load import spool
-from include.extract_load.program import answer
+from include.extract_load.bookmark import Bookmarks, State, whole
+from include.extract_load.compact import last_of_each
+from include.extract_load.copy import copies, copy_rows, last_value
+from include.extract_load.filter import Filter
 from include.extract_load.source import Stream
+from include.extract_load.spool import Part, PartWriter, Seal, Spool
 from include.extract_load.table import (
-    Conversion,
     Table,
     catalog,
-    conversions,
     describe,
     keys,
-    warehouse_schema,
+    moment,
+    session,
+    without_value,
 )
-from include.process import child
-from include.settings import settings
+from include.extract_load.tap import tap
 
 log = logging.getLogger(__name__)
-KEPT_LOG_LINES = 20
-STOP_SECONDS = 10
 
 
-@contextmanager
-def _private_files(**contents: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """JSON files in a folder that only this user can open; removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
-        paths = {}
-        for name, content in contents.items():
-            path = Path(folder) / f"{name}.json"
-            path.write_text(json.dumps(content))
-            paths[name] = str(path)
-        yield paths
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a table: its rows are spooled, not yet sealed."""
+
+    table: Table
+    batched_at: str
+    rows: Part
+    state: State
 
 
-@contextmanager
-def _tap(files: Mapping[str, str]) -> Iterator[IO[bytes]]:
-    """The messages of the running tap.
+@dataclass(frozen=True)
+class Extract:
+    """One extract of one stream.
 
-    Raises:
-        ExtractError: It ended with an error; the message has its last line.
-    """
-    command = [str(settings().program("tap-postgres", "tap-postgres"))]
-    for option, path in files.items():
-        command += [f"--{option}", path]
-    last: collections.deque[str] = collections.deque(maxlen=KEPT_LOG_LINES)
-    with child(command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE) as process:
-        assert process.stdout and process.stderr  # noqa: S101  (they are pipes)
-        reader = threading.Thread(target=_keep_log, args=(process.stderr, last), daemon=True)
-        reader.start()
-        yield process.stdout
-        status = process.wait(STOP_SECONDS)
-        reader.join(STOP_SECONDS)
-    if status:
-        raise ExtractError(f"the tap ended with status {status}: {_reason(last)}")
-
-
-def _keep_log(lines: IO[bytes], last: collections.deque[str]) -> None:
-    for raw in lines:
-        line = raw.decode(errors="replace").rstrip()
-        last.append(line)
-        log.debug("tap: %s", line)
-
-
-def _reason(last: collections.deque[str]) -> str:
-    said = [line for line in last if line.strip()]
-    critical = [line for line in said if "CRITICAL" in line or "Error" in line]
-    return (critical or said or ["it said nothing"])[-1]
-
-
-class Filter:
-    """Turns the tap's messages into records for the spool.
-
-    Args:
-        table: Which columns are kept.
-        convert: What to do to values, by column.
-        batched_at: The moment of this extract, the same for all of its records.
+    Attributes:
+        connection: The source.
+        stream: What to read.
+        spool: Where to.
+        committed: The bookmark that the last load committed; None reads all rows.
     """
 
-    def __init__(self, table: Table, convert: Mapping[str, Conversion], batched_at: str) -> None:
-        self._names = [c.name for c in table.columns]
-        self._key = table.key
-        self._convert = convert
-        self._batched_at = batched_at
-        self.state: dict[str, Any] = {}
+    connection: PostgresConnection
+    stream: Stream
+    spool: Spool
+    committed: State | None
 
-    def record(self, line: bytes, number: int) -> bytes | None:
-        """One message; returns the record's line, or None where there is none to write.
+    def run(self, source: str, run_id: str) -> Seal:
+        """Read and seal.
 
         Raises:
-            ExtractError: The message is broken, or a key is NULL.
+            SourceFileError: The stream does not fit its table.
+            SourceDataError: Rows cannot be taken as they are.
+            ExtractError: The database or the tap failed.
         """
-        try:
-            message = simplejson.loads(line, use_decimal=True)
-            kind = message["type"]
-        except (ValueError, TypeError, KeyError):
-            raise ExtractError(f"the tap's line {number} is not a Singer message") from None
-        if kind == "STATE":
-            self.state = message["value"]
-        if kind != "RECORD":
-            return None
-        row = message["record"]
-        record = {name: row.get(name) for name in self._names}
-        for name, change in self._convert.items():
-            record[name] = change(record[name])
-        for name in self._key:
-            if record[name] is None:
-                raise ExtractError(f"the tap's line {number}: the key column {name!r} is NULL")
-        record["_sdc_extracted_at"] = message.get("time_extracted")
-        record["_sdc_batched_at"] = self._batched_at
-        text: str = simplejson.dumps(record, use_decimal=True, ensure_ascii=False)
-        return f"{text}\n".encode()
+        self.spool.start_anew()
+        stream = self.stream
+        read = self._copy() if stream.fast and not self.committed else None
+        read = read or self._tap()
+        content = Seal(
+            source=source,
+            stream=stream.name,
+            run_id=run_id,
+            replication=stream.replication,
+            batched_at=read.batched_at,
+            rows=read.rows,
+            keys=self._keys(read.table) if self.committed and stream.deletes == "sweep" else None,
+            first_state=self.committed,
+            state=read.state,
+        )
+        self.spool.seal(content)
+        return content
+
+    def _copy(self) -> _Read | None:
+        """Read with COPY; None where a type of the table forbids it."""
+        with session(self.connection) as made:
+            table, at = self._look_up(made)
+            if not copies(table):
+                return None
+            log.info("%s: reading %s with COPY", self.stream.name, self.stream.table)
+            writer = PartWriter(self.spool, "rows")
+            copy_rows(made, table, table.masking(self.connection.mask_salt), at, writer.write)
+            state = whole(table)
+            if self.stream.replication_key:
+                bookmarks = Bookmarks(self.stream, table)
+                reached = bookmarks.at(last_value(made, table, self.stream.replication_key))
+                state = bookmarks.end(None, reached)
+        return _Read(table, at, writer.end(table.warehouse_schema(), table.key), state)
+
+    def _tap(self) -> _Read:
+        schema = self.stream.table.partition(".")[0]
+        config = {**self.connection.tap_config(), "filter_schemas": schema}
+        with tap(config, self.connection.secrets, goes_on=bool(self.committed)) as started:
+            with session(self.connection) as made:
+                table, at = self._look_up(made)
+            log.info("%s: reading %s with the tap", self.stream.name, self.stream.table)
+            bookmarks = Bookmarks(self.stream, table) if self.stream.replication_key else None
+            lines = started.read(
+                catalog(table, self.stream, self.connection.database),
+                bookmarks.start(self.committed) if bookmarks else None,
+            )
+            rows, reached = self._filter(lines, table, at)
+        if not reached:
+            raise ExtractError(f"{self.stream.name}: the tap ended without a state; not sealed")
+        state = bookmarks.end(self.committed, reached) if bookmarks else whole(table)
+        return _Read(table, at, rows, state)
+
+    def _filter(self, lines: Iterable[bytes], table: Table, at: str) -> tuple[Part, State]:
+        """Spool what the tap says; returns the last state that it told."""
+        records = Filter(table, table.changes(self.connection.mask_salt), at)
+        writer = PartWriter(self.spool, "rows")
+        with last_of_each() as last:
+            for number, line in enumerate(lines, 1):
+                if (record := records.record(line, number)) is None:
+                    continue
+                if table.key_is_unique:
+                    writer.write(record)
+                else:
+                    last.add(records.key, record)
+            for record in last.lines():
+                writer.write(record)
+        return writer.end(table.warehouse_schema(), table.key), records.state
+
+    def _keys(self, table: Table) -> Part:
+        """The keys of all rows, read after the rows: so no new row is taken for a deleted one."""
+        writer = PartWriter(self.spool, "keys")
+        with session(self.connection) as made:
+            for key in keys(made, table):
+                writer.write((json.dumps(dict(zip(table.key, key, strict=True))) + "\n").encode())
+        return writer.end(table.key_schema(), table.key)
+
+    def _look_up(self, made: Any) -> tuple[Table, str]:
+        """The stream's table, and the database's clock."""
+        table, key = describe(made, self.stream), self.stream.replication_key
+        if key:
+            Bookmarks(self.stream, table).check()
+            if count := without_value(made, table, key):
+                log.warning(
+                    "%s: %s rows have no %s; no change of theirs is ever seen",
+                    self.stream.name,
+                    count,
+                    key,
+                )
+        return table, moment(made)
 
 
 def extract(job: dict[str, Any]) -> dict[str, Any]:
@@ -148,70 +171,19 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
         ``rows``, ``bytes``, ``seconds`` and ``keys``, the swept keys.
 
     Raises:
-        SourceFileError: The stream does not fit its table.
-        ExtractError: The database or the tap failed.
+        SluiceError: As :meth:`Extract.run`.
     """
     started = time.monotonic()
-    connection = PostgresConnection.from_dict(job["connection"])
     stream = Stream.from_dict(job["stream"])
-    table = describe(connection, stream)
-    path = spool.folder(job["spool_root"], job["source"], stream.name, job["run_id"])
-    spool.start_anew(path)
-    batched_at = datetime.now(UTC).isoformat()
-    rows, state = _read(connection, stream, table, job["bookmark"], path, batched_at)
-    swept = _sweep(connection, table, path) if stream.deletes == "sweep" else None
-    content = spool.Seal(
-        source=job["source"],
-        stream=stream.name,
-        run_id=job["run_id"],
-        replication=stream.replication,
-        batched_at=batched_at,
-        rows=rows,
-        keys=swept,
-        state=state,
+    work = Extract(
+        PostgresConnection.from_dict(job["connection"]),
+        stream,
+        Spool(job["spool_root"], job["source"], stream.name, job["run_id"]),
+        job["bookmark"] if stream.replication == "incremental" else None,
     )
-    spool.seal(path, content)
+    seal = work.run(job["source"], job["run_id"])
     seconds = round(time.monotonic() - started, 1)
-    log.info("%s: %s rows, %s bytes in %s s", stream.name, rows.rows, rows.bytes, seconds)
-    keys_kept = swept.rows if swept else None
-    return {"rows": rows.rows, "bytes": rows.bytes, "seconds": seconds, "keys": keys_kept}
-
-
-def _read(
-    connection: PostgresConnection,
-    stream: Stream,
-    table: Table,
-    bookmark: Mapping[str, Any] | None,
-    path: Path,
-    batched_at: str,
-) -> tuple[spool.Part, dict[str, Any]]:
-    files: dict[str, Mapping[str, Any]] = {
-        "config": {**connection.tap_config(), "filter_schemas": table.schema},
-        "catalog": catalog(table, stream, connection.database),
-    }
-    if bookmark and stream.replication == "incremental":
-        files["state"] = bookmark
-    writer = spool.PartWriter(path, "rows")
-    records = Filter(table, conversions(table, stream), batched_at)
-    log.info("%s: reading %s, %s", stream.name, stream.table, stream.replication)
-    with _private_files(**files) as paths, _tap(paths) as messages:
-        for number, line in enumerate(messages, 1):
-            if (record := records.record(line, number)) is not None:
-                writer.write(record)
-    if not records.state:
-        raise ExtractError(f"{stream.name}: the tap ended without a state; nothing was sealed")
-    return writer.end(warehouse_schema(table), table.key), records.state
-
-
-def _sweep(connection: PostgresConnection, table: Table, path: Path) -> spool.Part:
-    """Spool the keys of all rows, read after the rows so that no new row is taken for a deleted."""
-    writer = spool.PartWriter(path, "keys")
-    for key in keys(connection, table):
-        writer.write((json.dumps(dict(zip(table.key, key, strict=True))) + "\n").encode())
-    properties = warehouse_schema(table)["properties"]
-    schema = {"type": "object", "properties": {name: properties[name] for name in table.key}}
-    return writer.end(schema, table.key)
-
-
-if __name__ == "__main__":
-    sys.exit(answer(extract))
+    rows, size = seal.rows.rows, seal.rows.bytes
+    log.info("%s: %s rows, %s bytes in %s s", stream.name, rows, size, seconds)
+    keys_kept = seal.keys.rows if seal.keys else None
+    return {"rows": rows, "bytes": size, "seconds": seconds, "keys": keys_kept}

@@ -1,58 +1,58 @@
 """Load: a sealed spool → target → verified tables, for one stream.
 
-Run in the ``singer`` environment as ``python -m include.extract_load.load``; see
-:mod:`include.extract_load.program` for how jobs come in. No row passes through this process: the
-target gets SCHEMA, BATCH and STATE messages, and takes the spool's files as they are.
+Runs in the target's environment; :mod:`include.extract_load.program` says how jobs come in. No row
+passes through this process: the target gets SCHEMA, BATCH and STATE messages, and takes the spool's
+files as they are. Under the stream's lock the delivered rows are counted, a full table is put in
+place, deleted rows are swept and the ledger gets its row.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-import re
-import subprocess
-import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing, redirect_stdout
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from include.connections import SnowflakeConnection
-from include.errors import LoadError
-from include.extract_load import spool
-from include.extract_load.program import answer
-from include.process import child
-from include.settings import settings
+from include.errors import LoadError, SluiceError, one_line
+from include.extract_load.lock import locked
+from include.extract_load.spool import KEYS, NEW, Seal, Spool
+from include.extract_load.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
-LOGGED_LINES = 60
 ENCODING = {"format": "jsonl", "compression": "gzip"}
+TARGET = "include.extract_load.snowflake_target"
+CHATTY = ("target-snowflake", "snowflake")
 
 
-def messages(seal: spool.Seal, path: Path) -> Iterator[dict[str, Any]]:
+def messages(seal: Seal, files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     """The Singer messages that deliver a spool.
 
     Args:
         seal: The spool's seal.
-        path: The spool's folder.
+        files: Where each of its segments is, by name.
 
     Yields:
         For the rows, then for the swept keys: SCHEMA and, where there are any, one BATCH; at last
         the STATE that the tap ended with.
     """
-    parts = [(seal.stream + ("__new" if seal.replication == "full_table" else ""), seal.rows)]
+    beside = seal.is_whole  # into an empty table: nothing to merge with, each key comes once
+    parts = [(f"{seal.stream}{NEW if beside else ''}", seal.rows, () if beside else seal.rows.key)]
     if seal.keys:
-        parts.append((f"{seal.stream}__keys", seal.keys))
-    for stream, part in parts:
-        yield {
-            "type": "SCHEMA",
-            "stream": stream,
-            "schema": part.schema,
-            "key_properties": list(part.key),
-        }
+        parts.append((f"{seal.stream}{KEYS}", seal.keys, ()))
+    for stream, part, key in parts:
+        schema = {"schema": part.schema, "key_properties": list(key)}
+        yield {"type": "SCHEMA", "stream": stream, **schema}
         if part.segments:
-            manifest = [(path / segment.file).resolve().as_uri() for segment in part.segments]
+            manifest = [files[segment.file].as_uri() for segment in part.segments]
             yield {"type": "BATCH", "stream": stream, "encoding": ENCODING, "manifest": manifest}
     yield {"type": "STATE", "value": dict(seal.state)}
 
@@ -70,81 +70,75 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         LoadError: There is no whole seal, or what arrived is not what was sealed.
+        StaleSpoolError: What was extracted later is loaded already.
     """
     started = time.monotonic()
+    # The target takes most of a second to import: meanwhile the session opens and locks.
+    threading.Thread(target=import_module, args=(TARGET,), daemon=True).start()
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     connection = SnowflakeConnection.from_dict(job["connection"])
-    path = spool.folder(job["spool_root"], job["source"], job["stream"], job["run_id"])
-    seal = spool.read_seal(path)
+    spool = Spool(job["spool_root"], job["source"], job["stream"], job["run_id"])
+    seal = spool.read_seal()
     log.info("%s: loading %s rows", seal.stream, seal.rows.rows)
-    config = {
-        **connection.target_config(job["target_schema"]),
-        "add_record_metadata": True,
-        "validate_records": False,
-        "timestamp_type": "TIMESTAMP_TZ",
-        "load_method": "upsert",
-        "clean_up_batch_files": False,  # the spool is not the target's to remove
-    }
-    result = _deliver(seal, path, config)
-    if result["state"] != seal.state:
-        raise LoadError(f"{seal.stream}: the target's last state is not the sealed one; load again")
+    try:
+        deleted, total = _deliver(connection, job["target_schema"], seal, spool)
+    except SluiceError:
+        raise
+    except Exception as error:
+        log.exception("%s: not loaded", seal.stream)
+        raise LoadError(f"{seal.stream}: {type(error).__name__}: {one_line(error)[:500]}") from None
     seconds = round(time.monotonic() - started, 1)
-    log.info(
-        "%s: %s rows delivered, %s deleted in %s s",
-        seal.stream,
-        result["rows"],
-        result["deleted"],
-        seconds,
-    )
-    figures = {k: result[k] for k in ("rows", "deleted", "total")}
+    rows = seal.rows.rows
+    log.info("%s: %s rows delivered, %s deleted in %s s", seal.stream, rows, deleted, seconds)
     return {
-        **figures,
+        "rows": rows,
+        "deleted": deleted,
+        "total": total,
         "bytes": seal.rows.bytes,
         "seconds": seconds,
         "bookmark": dict(seal.state) if seal.replication == "incremental" else None,
     }
 
 
-def _deliver(seal: spool.Seal, path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="sluice-") as private:
-        folder = Path(private)
-        (folder / "config.json").write_text(json.dumps(config))
-        (folder / "seal.json").write_text(seal.to_json())
-        lines = "".join(json.dumps(m) + "\n" for m in messages(seal, path))
-        (folder / "messages.jsonl").write_text(lines)
-        status, said = _run_target(folder)
-        result = folder / "result.json"
-        if status or not result.exists():
-            raise LoadError(
-                f"{seal.stream}: the target ended with status {status}: {_reason(said)}"
-            )
-        answer: dict[str, Any] = json.loads(result.read_text())
-    if "error" in answer:
-        raise LoadError(f"{seal.stream}: {answer['error']}")
-    return answer
+def _deliver(
+    connection: SnowflakeConnection, schema: str, seal: Seal, spool: Spool
+) -> tuple[int, int]:
+    """Returns the rows deleted, and those in the table."""
+    started = time.monotonic()
+    open_session = partial(Warehouse, connection, schema, seal)
+    with (
+        closing(open_session()) as warehouse,
+        tempfile.TemporaryDirectory(prefix="sluice-") as folder,
+    ):
+        files = {s.file: spool.checked(s, Path(folder)).resolve() for s in seal.segments}
+        with locked(warehouse, open_session, seal) as lease:
+            warehouse.prepare()
+            _feed(connection.target_config(schema), seal, files)
+            lease.check()
+            if seal.is_whole:
+                warehouse.replace_table()
+            else:
+                warehouse.check_upsert()
+            deleted = warehouse.sweep()
+            warehouse.write_ledger(deleted, round(time.monotonic() - started, 3))
+            return deleted, warehouse.count(warehouse.table())
 
 
-def _run_target(folder: Path) -> tuple[int, list[str]]:
-    python = settings().program("target-snowflake", "python")
-    command: list[str | Path] = [python, "-m", "include.extract_load.load_target", folder]
-    said: list[str] = []
-    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    with child(command, **quiet, stderr=subprocess.PIPE) as process:
-        for line in process.stderr or ():
-            said = [*said[-200:], line.decode(errors="replace").rstrip()]
-        return process.wait(), said
-
-
-def _reason(said: list[str]) -> str:
-    """The last line that names an exception; the lines before it go to the log.
-
-    >>> _reason(["sqlalchemy.exc.SomeError: no such table", "(Background on this error at: …)"])
-    'sqlalchemy.exc.SomeError: no such table'
-    """
-    for line in said[-LOGGED_LINES:]:
-        log.error("target: %s", line)
-    errors = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (errors or said or ["it said nothing"])[-1].strip()[:500]
-
-
-if __name__ == "__main__":
-    sys.exit(answer(load))
+def _feed(config: Mapping[str, Any], seal: Seal, files: Mapping[str, Path]) -> None:
+    """Let the target take a spool; it is done when it has printed the seal's own state."""
+    own = {
+        "add_record_metadata": True,
+        "validate_records": False,
+        "timestamp_type": "TIMESTAMP_TZ",
+        "load_method": "upsert",
+        "clean_up_batch_files": False,  # the spool is not the target's to remove
+    }
+    lines = "".join(json.dumps(message) + "\n" for message in messages(seal, files))
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        target = import_module(TARGET).SluiceTarget(config={**config, **own}, validate_config=True)
+        target.listen(io.StringIO(lines))
+    states = [json.loads(line) for line in printed.getvalue().splitlines() if line.strip()]
+    if states[-1:] != [seal.state]:
+        raise LoadError(f"{seal.stream}: the target's last state is not the sealed one; load again")

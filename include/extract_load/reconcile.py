@@ -15,12 +15,12 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-import psycopg2
 import snowflake.connector
 
 from include.connections import PostgresConnection, SnowflakeConnection
+from include.extract_load.column_types import NESTED, ColumnType
 from include.extract_load.source import Source, Stream
-from include.extract_load.table import Column, Table, describe
+from include.extract_load.table import Column, Table, describe, quoted, session
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Comparison:
         return (self.source_rows, self.source_hash) == (self.raw_rows, self.raw_hash)
 
 
-def _plain(value: Any, sql_type: str) -> Any:
+def _plain(value: Any, kind: ColumnType) -> Any:
     if value is None:
         # The tap writes a NULL array as an empty one, and nobody after it can tell.
-        return "[]" if sql_type.endswith("[]") else None
-    if sql_type.endswith("[]") or sql_type in ("json", "jsonb"):
+        return "[]" if kind.is_array else None
+    if kind.is_array or kind.base in NESTED:
         decoded = json.loads(value) if isinstance(value, str) else value
         return json.dumps(decoded, sort_keys=True)
-    if sql_type.startswith("numeric"):
+    if kind.base == "numeric":
         return f"{Decimal(value).normalize():f}"
     if isinstance(value, datetime):
         moment = value if value.tzinfo else value.replace(tzinfo=UTC)
@@ -66,7 +66,7 @@ def _plain(value: Any, sql_type: str) -> Any:
 
 def _plain_rows(rows: Iterable[Sequence[Any]], columns: Sequence[Column]) -> list[list[str]]:
     """Rows in their plain form, each value as JSON text, sorted."""
-    kinds = [c.sql_type for c in columns]
+    kinds = [c.type for c in columns]
     return sorted(
         [json.dumps(_plain(value, kind)) for value, kind in zip(row, kinds, strict=True)]
         for row in rows
@@ -77,16 +77,14 @@ def _digest(rows: list[list[str]]) -> str:
     return hashlib.sha256("\n".join(map("\t".join, rows)).encode()).hexdigest()
 
 
-def _source_rows(connection: PostgresConnection, table: Table) -> list[tuple[Any, ...]]:
-    # Character types of fixed length come padded; the tap's rows do too.
+def _source_rows(made: Any, table: Table) -> list[tuple[Any, ...]]:
     columns = ", ".join(
-        f'"{c.name}"::text' if c.sql_type in ("json", "jsonb") else f'"{c.name}"'
+        f"{quoted(c.name)}::text" if c.type.base in NESTED else quoted(c.name)
         for c in table.columns
     )
-    with closing(psycopg2.connect(**connection.connect_args())) as session:
-        with session.cursor() as cursor:
-            cursor.execute(f'select {columns} from "{table.schema}"."{table.name}"')  # noqa: S608
-            return list(cursor.fetchall())
+    with made.cursor() as cursor:
+        cursor.execute(f"select {columns} from {table.sql}")  # noqa: S608
+        return list(cursor.fetchall())
 
 
 def _raw_rows(
@@ -110,8 +108,9 @@ def compare(
     Raises:
         SourceFileError: The source table does not exist.
     """
-    table = describe(postgres, stream)
-    source_rows = _plain_rows(_source_rows(postgres, table), table.columns)
+    with session(postgres) as made:
+        table = describe(made, stream)
+        source_rows = _plain_rows(_source_rows(made, table), table.columns)
     raw = _raw_rows(warehouse, source.target_schema, stream, table)
     raw_rows = _plain_rows(raw, table.columns)
     differing = tuple(

@@ -30,9 +30,13 @@ class ServerSink(SnowflakeSink):
 
 
 class SluiceTarget(TargetSnowflake):
-    """The target on that sink."""
+    """The target on that sink, which ends as its program does."""
 
     default_sink_class = ServerSink
+
+    def _setup_signal_handlers(self) -> None:
+        """Leave SIGTERM to this program: the target's own handler drains and exits with 0."""
+
     config_jsonschema: ClassVar[dict[str, Any]] = {
         **TargetSnowflake.config_jsonschema,
         "properties": {

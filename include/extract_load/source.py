@@ -5,19 +5,18 @@ A source file is ``include/sources/<name>.yml``; its form is described in docs/a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
-from include.config_file import ConfigReader
+from include.config_file import ConfigFile
 from include.errors import SourceFileError, nearest
 
 REPLICATIONS = ("full_table", "incremental")
 DELETES = ("none", "sweep")
-MASKS = ("redact", "drop")
+MASKS = ("redact", "hash", "drop")
 SOURCE_KEYS = ("source_connection", "warehouse_connection", "target_schema", "defaults", "streams")
 STREAM_KEYS = (
     "table",
@@ -27,8 +26,11 @@ STREAM_KEYS = (
     "columns",
     "masks",
     "deletes",
+    "lookback",
+    "fast",
 )
-DEFAULT_KEYS = ("replication", "replication_key", "deletes")
+DEFAULT_KEYS = ("replication", "replication_key", "deletes", "lookback", "fast")
+DEFAULTS = {"replication": "full_table", "deletes": "none", "lookback": "", "fast": False}
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,11 @@ class Stream:
         replication_key: The column that grows with every change, for ``incremental``.
         key: Columns that identify a row; empty takes the table's primary key.
         columns: Columns to keep; empty keeps all.
-        masks: Column to ``redact`` (text becomes ``***``, other values NULL) or ``drop``.
+        masks: Column to ``redact`` (text becomes ``***``, other values NULL), ``hash`` or ``drop``.
         deletes: ``sweep`` compares keys after each load and removes what the source no longer has.
+        lookback: How far before its bookmark ``incremental`` reads again: ``30m``, ``2h``, ``1d``,
+            or a number for a key that is one; empty for not at all.
+        fast: Whether full and first loads are read with ``COPY`` instead of the tap.
     """
 
     name: str
@@ -54,6 +59,8 @@ class Stream:
     columns: tuple[str, ...] = ()
     masks: Mapping[str, str] = field(default_factory=dict)
     deletes: str = "none"
+    lookback: str = ""
+    fast: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For the standard input of a child process."""
@@ -89,7 +96,7 @@ class Source:
         raise SourceFileError(f"{self.name}.yml: streams: {name!r} is not one of its streams{near}")
 
 
-class _Reader(ConfigReader):
+class _SourceFile(ConfigFile):
     """Reads a source file's values."""
 
     def text(self, values: Mapping[str, Any], key: str, where: str = "") -> str:
@@ -107,7 +114,7 @@ class _Reader(ConfigReader):
         where = f"streams.{name}"
         if not (isinstance(name, str) and name.isidentifier() and name == name.lower()):
             raise self.fail(where, "expected lower-case letters, digits and _ as its name")
-        values = {"replication": "full_table", "deletes": "none", **defaults}
+        values = {**DEFAULTS, **defaults}
         values |= self.mapping(own, where, STREAM_KEYS)
         table = self.text(values, "table", f"{where}.")
         if table.count(".") != 1:
@@ -127,7 +134,16 @@ class _Reader(ConfigReader):
             columns=self.names(values.get("columns", []), f"{where}.columns"),
             masks={c: self.choice(m, f"{where}.masks.{c}", MASKS) for c, m in masks.items()},
             deletes=deletes if incremental else "none",
+            lookback=self.lookback(values["lookback"], where) if incremental else "",
+            fast=self.flag(values["fast"], f"{where}.fast"),
         )
+
+    def lookback(self, value: Any, where: str) -> str:
+        if not re.fullmatch(r"|\d+[smhd]?", str(value)):
+            raise self.fail(
+                f"{where}.lookback", f"expected e.g. 30m, 2h, 1d or 1000, found {value!r}"
+            )
+        return str(value)
 
 
 def load_source(path: Path) -> Source:
@@ -140,24 +156,20 @@ def load_source(path: Path) -> Source:
         SourceFileError: It is missing or not of the form that is expected; one line that names
             the file, the key, the value and the nearest known key.
     """
-    reader = _Reader(path.name, SourceFileError)
     try:
-        content = yaml.safe_load(path.read_text())
+        file = _SourceFile(path.name, path.read_text(), SourceFileError)
     except FileNotFoundError:
         known = sorted(p.stem for p in path.parent.glob("*.yml"))
         raise SourceFileError(
             f"{path.name}: no such source file" + nearest(path.stem, known)
         ) from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise SourceFileError(f"{path.name}: line {line}: {error.problem}") from None
-    values = reader.mapping(content, "", SOURCE_KEYS)
-    defaults = reader.mapping(values.get("defaults", {}), "defaults", DEFAULT_KEYS)
-    streams = reader.mapping(values.get("streams"), "streams")
+    values = file.mapping(file.content, "", SOURCE_KEYS)
+    defaults = file.mapping(values.get("defaults", {}), "defaults", DEFAULT_KEYS)
+    streams = file.mapping(values.get("streams"), "streams")
     return Source(
         name=path.stem,
-        source_connection=reader.text(values, "source_connection"),
-        warehouse_connection=reader.text(values, "warehouse_connection"),
-        target_schema=reader.text(values, "target_schema"),
-        streams=tuple(reader.stream(name, own, defaults) for name, own in streams.items()),
+        source_connection=file.text(values, "source_connection"),
+        warehouse_connection=file.text(values, "warehouse_connection"),
+        target_schema=file.text(values, "target_schema"),
+        streams=tuple(file.stream(name, own, defaults) for name, own in streams.items()),
     )

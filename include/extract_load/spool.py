@@ -5,26 +5,33 @@
         keys-0000.jsonl.gz   keys of all rows of the source, for streams that sweep deletes
         seal.json            written last: schemas, counts, hashes, first and last state
 
-No seal, no load; a sealed spool never changes.
+The root is a folder of this machine or an fsspec URL (``s3://bucket/spool``). No seal, no load; a
+sealed spool never changes.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
-import shutil
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from include.errors import LoadError
 
-FORMAT = 1
+FORMAT = 2
 SEAL = "seal.json"
+NEW, KEYS = "__new", "__keys"
 SEGMENT_BYTES = 512 * 1024 * 1024  # before compression; about 100 MB after it
+BLOCK_BYTES = 64 * 1024  # what is compressed at a time
+GZIP = 31  # zlib's word for a gzip file; its header has no time in it
+GZIP_LEVEL = 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Part:
-    """Segments of one schema: the rows of a stream, or the keys of its source.
+    """Segments of one schema: rows of a stream, or the keys of its source.
 
     Attributes:
         schema: The Singer schema of the records.
@@ -64,7 +71,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Seal:
-    """What a whole spool holds."""
+    """What a whole spool holds.
+
+    Attributes:
+        batched_at: The source database's clock when extract began: later spools are newer.
+        first_state: The bookmark that extract went on from, or None.
+        state: The bookmark to go on from once this spool is loaded.
+    """
 
     source: str
     stream: str
@@ -73,14 +86,31 @@ class Seal:
     batched_at: str
     rows: Part
     keys: Part | None
+    first_state: Mapping[str, Any] | None
     state: Mapping[str, Any]
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The files of all parts."""
+        return self.rows.segments + (self.keys.segments if self.keys else ())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds all rows of the source, to take the place of those loaded before."""
+        return not self.first_state
+
+    @property
+    def tables_beside(self) -> tuple[str, ...]:
+        """Suffixes of the tables that a load makes beside the raw one."""
+        new = (NEW,) if self.is_whole else ()
+        return new + ((KEYS,) if self.keys else ())
 
     def to_json(self) -> str:
         """The text of ``seal.json``."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """The inverse of :meth:`to_json`."""
         values = json.loads(text)
         if values.pop("format") != FORMAT:
@@ -95,50 +125,138 @@ def _part(values: Mapping[str, Any]) -> Part:
     return Part(values["schema"], tuple(values["key"]), segments)
 
 
-def folder(root: str, source: str, stream: str, run_id: str) -> Path:
-    """Where one run's spool of one stream is."""
-    return Path(root) / source / stream / re.sub(r"[^\w.+-]", "_", run_id)
+class Spool:
+    """The folder of one run's extract of one stream.
+
+    Args:
+        root: The spool root: a path or an fsspec URL.
+        source: The source's name.
+        stream: The stream's name.
+        run_id: The DAG run's id.
+    """
+
+    def __init__(self, root: str, source: str, stream: str, run_id: str) -> None:
+        self._files, base = fsspec.core.url_to_fs(root)
+        self.path = "/".join([base.rstrip("/"), source, stream, re.sub(r"[^\w.+-]", "_", run_id)])
+
+    def __str__(self) -> str:
+        return str(self._files.unstrip_protocol(self.path))
+
+    def start_anew(self) -> None:
+        """Empty the folder: what a killed extract left is of no use."""
+        if self._files.exists(self.path):
+            self._files.rm(self.path, recursive=True)
+        self._files.makedirs(self.path, exist_ok=True)
+
+    def create(self, file: str) -> IO[bytes]:
+        """A new file to write to."""
+        opened: IO[bytes] = self._files.open(f"{self.path}/{file}", "wb")
+        return opened
+
+    def seal(self, content: Seal) -> None:
+        """Write ``seal.json``, whole or not at all."""
+        part = f"{self.path}/{SEAL}.part"
+        self._files.pipe_file(part, content.to_json().encode())
+        self._files.mv(part, f"{self.path}/{SEAL}")
+
+    def read_seal(self) -> Seal:
+        """The seal.
+
+        Raises:
+            LoadError: There is none.
+        """
+        try:
+            return Seal.from_json(self._files.cat_file(f"{self.path}/{SEAL}"))
+        except FileNotFoundError:
+            raise LoadError(
+                f"{self} has no seal: its extract did not end; run extract again"
+            ) from None
+
+    def checked(self, segment: Segment, folder: Path) -> Path:
+        """A segment as a file of this machine, with the content that was sealed.
+
+        Args:
+            segment: One of the seal's.
+            folder: Where to put it, if the spool is not on this machine.
+
+        Raises:
+            LoadError: It differs from what was sealed.
+        """
+        here, remote = folder / segment.file, f"{self.path}/{segment.file}"
+        try:
+            if isinstance(self._files, LocalFileSystem):
+                here = Path(remote)
+            else:
+                self._files.get_file(remote, str(here))
+            found = hash_of(here)
+        except FileNotFoundError:
+            found = ""
+        if found != segment.sha256:
+            raise LoadError(f"{self}/{segment.file} differs from what was sealed; extract again")
+        return here
 
 
-def start_anew(path: Path) -> None:
-    """Empty a spool's folder: what a killed extract left is of no use."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+class _Hashed:
+    """Counts and hashes what goes through it to a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+    def close(self) -> str:
+        """Close the file; returns the hash of what it holds, in hex."""
+        self._file.close()
+        return self._digest.hexdigest()
 
 
 class PartWriter:
     """Writes segments and remembers what is in them.
 
     Args:
-        path: The spool's folder.
+        spool: Where to.
         name: ``rows`` or ``keys``.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._path = path
+    def __init__(self, spool: Spool, name: str) -> None:
+        self._spool = spool
         self._name = name
         self._segments: list[Segment] = []
-        self._file: gzip.GzipFile | None = None
+        self._file: _Hashed | None = None
+        self._gzip = zlib.compressobj(GZIP_LEVEL, wbits=GZIP)
+        self._block = bytearray()
         self._rows = 0
         self._size = 0
 
     def write(self, line: bytes) -> None:
         """Add one record, with its newline."""
         if self._file is None:
-            target = self._path / f"{self._name}-{len(self._segments):04}.jsonl.gz"
-            self._file = gzip.GzipFile(target, "wb", compresslevel=1, mtime=0)
-        self._file.write(line)
+            self._file = _Hashed(self._spool.create(self._next()))
+            self._gzip = zlib.compressobj(GZIP_LEVEL, wbits=GZIP)
+        self._block += line
         self._rows += 1
         self._size += len(line)
+        if len(self._block) >= BLOCK_BYTES:
+            self._file.write(self._gzip.compress(self._block))
+            self._block.clear()
         if self._size >= SEGMENT_BYTES:
             self._end_segment()
+
+    def _next(self) -> str:
+        return f"{self._name}-{len(self._segments):04}.jsonl.gz"
 
     def _end_segment(self) -> None:
         if self._file is None:
             return
-        self._file.close()
-        path = Path(str(self._file.name))
-        self._segments.append(Segment(path.name, self._rows, path.stat().st_size, hash_of(path)))
+        self._file.write(self._gzip.compress(self._block) + self._gzip.flush())
+        self._block.clear()
+        sha256 = self._file.close()
+        self._segments.append(Segment(self._next(), self._rows, self._file.bytes, sha256))
         self._file, self._rows, self._size = None, 0, 0
 
     def end(self, schema: Mapping[str, Any], key: tuple[str, ...]) -> Part:
@@ -151,27 +269,3 @@ def hash_of(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def seal(path: Path, content: Seal) -> None:
-    """Write ``seal.json``, whole or not at all."""
-    part = path / f"{SEAL}.part"
-    part.write_text(content.to_json())
-    part.replace(path / SEAL)
-
-
-def read_seal(path: Path) -> Seal:
-    """Read a seal and check every file that it names.
-
-    Raises:
-        LoadError: There is no seal, or a file differs from what was sealed.
-    """
-    try:
-        found = Seal.from_json((path / SEAL).read_text())
-    except FileNotFoundError:
-        raise LoadError(f"{path} has no seal: its extract did not end; run extract again") from None
-    for segment in found.rows.segments + (found.keys.segments if found.keys else ()):
-        file = path / segment.file
-        if not file.exists() or hash_of(file) != segment.sha256:
-            raise LoadError(f"{file} differs from what was sealed; run extract again")
-    return found

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import psycopg2
 
 from include.connections import PostgresConnection
-from include.errors import ExtractError, SourceFileError
+from include.errors import ConnectionConfigError, ExtractError, SourceFileError, one_line
+from include.extract_load.column_types import Change, ColumnType, hashed, nothing, redact
 from include.extract_load.source import Stream
 
-log = logging.getLogger(__name__)
-MAX_PRECISION = 38  # Snowflake's NUMBER
-REDACTED = "***"
+KEYS_AT_A_TIME = 20_000
 COLUMNS = """
-select a.attname, format_type(a.atttypid, a.atttypmod), coalesce(i.indisprimary, false)
+select a.attname, format_type(a.atttypid, a.atttypmod), coalesce(e.typtype, t.typtype) = 'e',
+       coalesce(i.indisprimary, false), a.attnotnull
 from pg_attribute a
+join pg_type t on t.oid = a.atttypid
+left join pg_type e on e.oid = t.typelem and t.typcategory = 'A'
 left join pg_index i on i.indrelid = a.attrelid and a.attnum = any(i.indkey) and i.indisprimary
 where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped
 order by a.attnum
 """
-Conversion = Callable[[Any], Any]
+UNIQUE = """
+select array_agg(a.attname::text)
+from pg_index i
+join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)
+where i.indrelid = to_regclass(%s) and i.indisunique and i.indisvalid
+  and i.indpred is null and i.indexprs is null and i.indimmediate
+group by i.indexrelid
+"""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, Postgres type (``numeric(12,2)``) and whether it is in the key."""
+    """A column of the source.
+
+    Attributes:
+        name: Its name.
+        type: Its type.
+        in_primary_key: Whether it is part of the table's primary key.
+        is_required: Whether it is NOT NULL.
+    """
 
     name: str
-    sql_type: str
+    type: ColumnType
     in_primary_key: bool
+    is_required: bool
 
 
 @dataclass(frozen=True)
@@ -47,43 +61,161 @@ class Table:
         name: The table's name.
         columns: The columns that are kept, in the table's order.
         key: The columns that identify a row; may be empty for ``full_table``.
+        masks: Column to ``redact`` or ``hash``.
+        key_is_unique: Whether the source sees to it that no two rows have the same key.
     """
 
     schema: str
     name: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    masks: Mapping[str, str]
+    key_is_unique: bool
+
+    @property
+    def sql(self) -> str:
+        """The table in a statement."""
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+    def column(self, name: str) -> Column:
+        """A column that is kept."""
+        return next(c for c in self.columns if c.name == name)
+
+    def warehouse_schema(self) -> dict[str, Any]:
+        """The Singer schema of what is spooled."""
+        properties = {
+            c.name: {"type": ["null", "string"]}
+            if self.masks.get(c.name) == "hash"
+            else c.type.schema()
+            for c in self.columns
+        }
+        moment = {"type": ["null", "string"], "format": "date-time"}
+        properties |= {"_sdc_extracted_at": moment, "_sdc_batched_at": moment}
+        return {"type": "object", "properties": properties}
+
+    def key_schema(self) -> dict[str, Any]:
+        """The Singer schema of spooled keys."""
+        properties = self.warehouse_schema()["properties"]
+        return {"type": "object", "properties": {name: properties[name] for name in self.key}}
+
+    def changes(self, salt: str) -> dict[str, Change]:
+        """What to do to the tap's values before they reach the disk.
+
+        Args:
+            salt: For the mask ``hash``.
+
+        Returns:
+            Column to change, only for columns whose values change.
+        """
+        own = {c.name: c.type.change() for c in self.columns}
+        found = {name: change for name, change in own.items() if change}
+        return found | self.masking(salt, found)
+
+    def masking(self, salt: str, after: Mapping[str, Change] | None = None) -> dict[str, Change]:
+        """What masks do, by column; `after` is done before it to what is hashed."""
+        found: dict[str, Change] = {}
+        for name, mask in self.masks.items():
+            if mask == "redact":
+                found[name] = redact if self.column(name).type.is_text else nothing
+            elif salt:
+                found[name] = _after((after or {}).get(name), hashed(salt))
+            else:
+                raise ConnectionConfigError(
+                    f"masks.{name}: hash needs a salt: set mask_salt in the extra of the source's"
+                    " connection, and keep it: another salt gives other hashes"
+                )
+        return found
 
 
-def describe(connection: PostgresConnection, stream: Stream) -> Table:
+def _after(first: Change | None, then: Change) -> Change:
+    if first is None:
+        return then
+    return lambda text: then(first(text))
+
+
+def quoted(name: str) -> str:
+    """A Postgres identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def session(connection: PostgresConnection) -> Iterator[Any]:
+    """A read-only session in UTC, in which every statement sees the same moment.
+
+    Raises:
+        ExtractError: The database cannot be reached, or ends a statement.
+    """
+    where = f"{connection.user}@{connection.host}:{connection.port}/{connection.database}"
+    try:
+        with closing(psycopg2.connect(**connection.connect_args())) as made:
+            made.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            with made.cursor() as cursor:
+                cursor.execute("set local timezone = 'UTC'")
+            yield made
+    except psycopg2.Error as error:
+        raise ExtractError(f"{where}: {one_line(error)}") from None
+
+
+def moment(made: Any) -> str:
+    """The database's clock, in ISO form."""
+    with made.cursor() as cursor:
+        cursor.execute("select now()")
+        found: str = cursor.fetchone()[0].isoformat()
+    return found
+
+
+def describe(made: Any, stream: Stream) -> Table:
     """Look a stream's table up in the source.
+
+    Args:
+        made: A :func:`session`.
+        stream: What to look up.
 
     Raises:
         SourceFileError: The table or a column does not exist, or a key is missing.
-        ExtractError: The database cannot be reached.
     """
     schema, _, name = stream.table.partition(".")
-    try:
-        with closing(psycopg2.connect(**connection.connect_args())) as session:
-            with session.cursor() as cursor:
-                cursor.execute(COLUMNS, [f'"{schema}"."{name}"'])
-                found = [Column(*row) for row in cursor.fetchall()]
-    except psycopg2.Error as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ExtractError(
-            f"{connection.user}@{connection.host}:{connection.port}/{connection.database}: {reason}"
-        ) from None
+    with made.cursor() as cursor:
+        cursor.execute(COLUMNS, [f"{quoted(schema)}.{quoted(name)}"])
+        rows = cursor.fetchall()
+        cursor.execute(UNIQUE, [f"{quoted(schema)}.{quoted(name)}"])
+        unique = [set(row[0]) for row in cursor.fetchall()]
+    found = [Column(row[0], ColumnType(row[1], row[2]), row[3], row[4]) for row in rows]
     if not found:
         raise SourceFileError(
             f"streams.{stream.name}.table: {stream.table} does not exist in database"
-            f" {connection.database!r}, or {connection.user!r} may not read it"
+            f" {made.info.dbname!r}, or {made.info.user!r} may not read it"
         )
-    return _checked(stream, schema, name, found)
+    return _checked(stream, schema, name, found, unique)
 
 
-def _checked(stream: Stream, schema: str, name: str, found: list[Column]) -> Table:
-    names = [c.name for c in found]
+def _checked(
+    stream: Stream, schema: str, name: str, found: list[Column], unique: list[set[str]]
+) -> Table:
     where = f"streams.{stream.name}"
+    _expect_columns(stream, [c.name for c in found])
+    key = stream.key or tuple(c.name for c in found if c.in_primary_key)
+    if stream.replication == "incremental" and not key:
+        raise SourceFileError(
+            f"{where}.key: {stream.table} has no primary key; incremental needs one:"
+            " name its columns, e.g. key: [id]"
+        )
+    needed = {*key, stream.replication_key}
+    dropped = {c for c, mask in stream.masks.items() if mask == "drop"}
+    if lost := needed & stream.masks.keys():
+        raise SourceFileError(f"{where}.masks.{min(lost)}: a key column cannot be masked")
+    kept = tuple(
+        c
+        for c in found
+        if c.name not in dropped and (not stream.columns or c.name in {*stream.columns, *needed})
+    )
+    masks = {c: mask for c, mask in stream.masks.items() if mask != "drop"}
+    _expect_types(stream, kept, masks)
+    is_unique = not key or any(columns <= set(key) for columns in unique)
+    return Table(schema, name, kept, key, masks, is_unique)
+
+
+def _expect_columns(stream: Stream, names: list[str]) -> None:
     for setting, wanted in (
         ("columns", stream.columns),
         ("key", stream.key),
@@ -93,25 +225,23 @@ def _checked(stream: Stream, schema: str, name: str, found: list[Column]) -> Tab
         for column in wanted:
             if column not in names:
                 raise SourceFileError(
-                    f"{where}.{setting}: {stream.table} has no column {column!r};"
+                    f"streams.{stream.name}.{setting}: {stream.table} has no column {column!r};"
                     f" it has {', '.join(names)}"
                 )
-    key = stream.key or tuple(c.name for c in found if c.in_primary_key)
-    if stream.replication == "incremental" and not key:
-        raise SourceFileError(
-            f"{where}.key: {stream.table} has no primary key; incremental needs one:"
-            " name its columns, e.g. key: [id]"
-        )
-    needed = {*key, stream.replication_key}
-    dropped = {c for c, mask in stream.masks.items() if mask == "drop"}
-    if lost := needed & dropped:
-        raise SourceFileError(f"{where}.masks.{min(lost)}: a key column cannot be dropped")
-    kept = tuple(
-        c
-        for c in found
-        if c.name not in dropped and (not stream.columns or c.name in {*stream.columns, *needed})
-    )
-    return Table(schema, name, kept, key)
+
+
+def _expect_types(stream: Stream, kept: Iterable[Column], masks: Mapping[str, str]) -> None:
+    where = f"streams.{stream.name}.masks"
+    for column in kept:
+        if not column.type.is_readable:
+            raise SourceFileError(
+                f"{where}: the tap cannot read {stream.table}.{column.name}, a {column.type.name};"
+                f" leave it out: masks: {{{column.name}: drop}}"
+            )
+        if masks.get(column.name) == "hash" and not column.type.is_hashed:
+            raise SourceFileError(
+                f"{where}.{column.name}: a {column.type.name} cannot be hashed; redact or drop it"
+            )
 
 
 def catalog(table: Table, stream: Stream, database: str) -> dict[str, Any]:
@@ -138,101 +268,25 @@ def catalog(table: Table, stream: Stream, database: str) -> dict[str, Any]:
     return {"streams": [entry]}
 
 
-def warehouse_schema(table: Table) -> dict[str, Any]:
-    """The Singer schema of what is spooled.
+def without_value(made: Any, table: Table, column: str) -> int:
+    """Rows in which a column is NULL."""
+    if table.column(column).is_required:
+        return 0
+    with made.cursor() as cursor:
+        where = f"{quoted(column)} is null"
+        cursor.execute(f"select count(*) from {table.sql} where {where}")  # noqa: S608
+        return int(cursor.fetchone()[0])
 
-    Returns:
-        A JSON schema in which exact decimals, dates and JSON keep their meaning in the warehouse.
+
+def keys(made: Any, table: Table) -> Iterable[tuple[Any, ...]]:
+    """The keys of every row that the table has now, as text, a batch at a time.
+
+    Args:
+        made: A :func:`session`.
+        table: Whose.
     """
-    properties = {c.name: _property(c.sql_type) for c in table.columns}
-    moment = {"type": ["null", "string"], "format": "date-time"}
-    properties |= {"_sdc_extracted_at": moment, "_sdc_batched_at": moment}
-    return {"type": "object", "properties": properties}
-
-
-def _property(sql_type: str) -> dict[str, Any]:
-    """The schema of one column.
-
-    >>> _property("numeric(12,2)")["precision"]
-    12
-    >>> _property("text[]")
-    {'type': ['null', 'array']}
-    """
-    kind, _, size = sql_type.partition("(")
-    if sql_type.endswith("[]"):
-        return {"type": ["null", "array"]}
-    if kind in ("smallint", "integer", "bigint"):
-        return {"type": ["null", "integer"]}
-    if kind in ("real", "double precision"):
-        return {"type": ["null", "number"]}
-    if kind == "boolean":
-        return {"type": ["null", "boolean"]}
-    if kind in ("json", "jsonb", "hstore"):
-        return {"type": ["null", "object", "array"]}
-    if kind == "date":
-        return {"type": ["null", "string"], "format": "date"}
-    if kind.startswith("timestamp"):
-        return {"type": ["null", "string"], "format": "date-time"}
-    if kind == "numeric" and size:
-        precision, _, scale = size.rstrip(")").partition(",")
-        if int(precision) <= MAX_PRECISION:
-            exact = {"format": "x-singer.decimal", "precision": int(precision)}
-            return {"type": ["null", "string"], **exact, "scale": int(scale or 0)}
-    return {"type": ["null", "string"]}
-
-
-def conversions(table: Table, stream: Stream) -> dict[str, Conversion]:
-    """What to do to values before they reach the disk.
-
-    Returns:
-        Column to function, only for columns whose values change.
-    """
-    found: dict[str, Conversion] = {}
-    for column in table.columns:
-        kind = re.match(r"\w+", column.sql_type)
-        if column.name in stream.masks:
-            is_text = _property(column.sql_type) == {"type": ["null", "string"]}
-            found[column.name] = _redact if is_text else _nothing
-        elif column.sql_type.endswith("[]"):
-            continue
-        elif kind and kind.group() == "numeric":
-            found[column.name] = _plain_number
-        elif column.sql_type == "date":
-            found[column.name] = _date
-    return found
-
-
-def _nothing(_value: Any) -> None:
-    """What a redacted value becomes where ``***`` would not be of its type."""
-
-
-def _redact(value: Any) -> str | None:
-    return None if value is None else REDACTED
-
-
-def _plain_number(value: Any) -> str | None:
-    """A decimal as plain digits.
-
-    >>> _plain_number(Decimal("1E+3"))
-    '1000'
-    """
-    return None if value is None else f"{Decimal(value):f}"
-
-
-def _date(value: Any) -> str | None:
-    """The tap writes a date as midnight in UTC.
-
-    >>> _date("2026-01-31T00:00:00+00:00")
-    '2026-01-31'
-    """
-    return None if value is None else str(value)[:10]
-
-
-def keys(connection: PostgresConnection, table: Table) -> Iterable[tuple[Any, ...]]:
-    """The keys of every row that the table has now, as text, a batch at a time."""
-    columns = ", ".join(f'"{name}"::text' for name in table.key)
-    with closing(psycopg2.connect(**connection.connect_args())) as session:
-        with session.cursor(name="sluice_keys") as cursor:
-            cursor.itersize = 20_000
-            cursor.execute(f'select {columns} from "{table.schema}"."{table.name}"')  # noqa: S608
-            yield from cursor
+    columns = ", ".join(f"{quoted(name)}::text" for name in table.key)
+    with made.cursor(name="sluice_keys") as cursor:
+        cursor.itersize = KEYS_AT_A_TIME
+        cursor.execute(f"select {columns} from {table.sql}")  # noqa: S608
+        yield from cursor

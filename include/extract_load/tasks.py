@@ -57,7 +57,7 @@ class ExtractOperator(_StreamOperator):
                 "connection": PostgresConnection.from_airflow(connection).to_dict(),
                 "bookmark": context["asset_state_store"][asset].get(BOOKMARK),
             }
-            return run_program("singer", "include.extract_load.extract", job)
+            return run_program("singer", "extract", job)
 
 
 class LoadOperator(_StreamOperator):
@@ -73,7 +73,7 @@ class LoadOperator(_StreamOperator):
                 "target_schema": self._source.target_schema,
                 "connection": SnowflakeConnection.from_airflow(connection).to_dict(),
             }
-            result = run_program("singer", "include.extract_load.load", job)
+            result = run_program("target-snowflake", "load", job)
         if (bookmark := result.pop("bookmark")) is not None:
             context["asset_state_store"][asset].set(BOOKMARK, bookmark)
         return result

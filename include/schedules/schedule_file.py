@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from include.config_file import ConfigReader
-from include.errors import ScheduleFileError, one_line
+from include.config_file import ConfigFile
+from include.errors import ScheduleFileError
 from include.schedules.edge_file import GATINGS
 
 KEYS = ("test_gating", "gate", "max_wait", "gates")
@@ -75,20 +73,16 @@ def read_schedules(path: Path, names: Iterable[str]) -> dict[str, Schedule]:
         ScheduleFileError: It is not of the form that is expected; one line with file, key, value.
     """
     known = sorted(names)
-    try:
-        content = yaml.safe_load(path.read_text()) if path.exists() else None
-    except yaml.YAMLError as error:
-        raise ScheduleFileError(f"{path}: not YAML: {one_line(error)}") from None
-    reader = _Reader(path, ScheduleFileError)
-    told = reader.mapping({} if content is None else content, "schedules", known, "unknown")
-    return {name: reader.schedule(name, told.get(name) or {}) for name in known}
+    file = _ScheduleFile(path, path.read_text() if path.exists() else "", ScheduleFileError)
+    told = file.mapping({} if file.content is None else file.content, "", known)
+    return {name: file.schedule(name, told.get(name) or {}) for name in known}
 
 
-class _Reader(ConfigReader):
+class _ScheduleFile(ConfigFile):
     """Reads a schedule file's values."""
 
     def schedule(self, name: str, content: Any) -> Schedule:
-        values = self.mapping(content, name, KEYS, "unknown")
+        values = self.mapping(content, name, KEYS)
         gates = self.mapping(values.get("gates") or {}, f"{name}.gates")
         gating = values.get("test_gating", Schedule.test_gating)
         return Schedule(

@@ -6,13 +6,14 @@ import json
 import subprocess
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from include.errors import LoadError
-from include.extract_load import spool
 from include.extract_load.reconcile import compare_all
 from include.extract_load.source import load_source
+from include.extract_load.spool import SEAL, Spool
 from include.local import shop_data
 from include.program import run_program
 from include.settings import ROOT, child_environment, settings
@@ -34,7 +35,7 @@ class Pipeline:
             "connection": self.postgres.to_dict(),
             "bookmark": self.bookmarks.get(stream.name),
         }
-        return run_program("singer", "include.extract_load.extract", job)
+        return run_program("singer", "extract", job)
 
     def load(self, stream, run_id):
         job = self.job(run_id) | {
@@ -42,7 +43,7 @@ class Pipeline:
             "connection": self.warehouse.to_dict(),
             "target_schema": SOURCE.target_schema,
         }
-        result = run_program("singer", "include.extract_load.load", job)
+        result = run_program("target-snowflake", "load", job)
         self.bookmarks[stream.name] = result.pop("bookmark")
         return result
 
@@ -152,8 +153,8 @@ def test_loading_the_same_spool_again_changes_nothing(pipeline):
 def test_a_spool_without_a_seal_is_not_loaded_and_the_table_stays(pipeline, local_snowflake):
     stream = SOURCE.stream("suppliers")
     pipeline.extract(stream, "unsealed")
-    path = spool.folder(str(pipeline.root), SOURCE.name, stream.name, "unsealed")
-    (path / spool.SEAL).unlink()
+    path = Spool(str(pipeline.root), SOURCE.name, stream.name, "unsealed").path
+    (Path(path) / SEAL).unlink()
     before = local_snowflake.rows("select count(*) from raw_shop.suppliers")
     with pytest.raises(LoadError, match="has no seal"):
         pipeline.load(stream, "unsealed")

@@ -1,0 +1,47 @@
+"""The last record of each key, where keys may repeat in what was read."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+ROWS_AT_A_TIME = 1000
+
+
+class LastOfEach:
+    """Records on disk, of which a later one takes the place of an earlier one of the same key."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._waiting: list[tuple[bytes, bytes]] = []
+        database.execute("create table record (key blob unique, line blob)")
+
+    def add(self, key: bytes, line: bytes) -> None:
+        """Take a record."""
+        self._waiting.append((key, line))
+        if len(self._waiting) >= ROWS_AT_A_TIME:
+            self._store()
+
+    def _store(self) -> None:
+        self._database.executemany("insert or replace into record values (?, ?)", self._waiting)
+        self._waiting.clear()
+
+    def lines(self) -> Iterator[bytes]:
+        """The last record of each key, in the order in which they came."""
+        self._store()
+        for (line,) in self._database.execute("select line from record order by rowid"):
+            yield line
+
+
+@contextmanager
+def last_of_each() -> Iterator[LastOfEach]:
+    """A :class:`LastOfEach`, whatever its size in little memory; its file is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        with closing(sqlite3.connect(Path(folder) / "records", isolation_level=None)) as database:
+            database.execute("pragma journal_mode = off")
+            database.execute("pragma synchronous = off")
+            database.execute("begin")
+            yield LastOfEach(database)

@@ -1,0 +1,133 @@
+"""The tap, as a process: its files, its messages, its log."""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from subprocess import PIPE
+from typing import IO, Any
+
+from include.errors import ExtractError
+from include.process import child
+from include.settings import settings
+
+log = logging.getLogger(__name__)
+KEPT_LOG_LINES = 20
+STOP_SECONDS = 10
+LEVEL = re.compile(r"\blevel=(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
+
+
+class Tap:
+    """A tap that has started and waits to be told what to read.
+
+    Args:
+        process: The tap.
+        catalog: The end of a pipe that it reads its catalog from.
+        state: The end of another, for its state.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], catalog: IO[str], state: IO[str]) -> None:
+        self._process = process
+        self._catalog = catalog
+        self._state = state
+        self.was_told = False
+
+    def read(self, catalog: Mapping[str, Any], state: Mapping[str, Any] | None) -> IO[bytes]:
+        """Tell it what to read, and from where on; returns its messages, a line each."""
+        self.was_told = True
+        _tell(self._catalog, catalog)
+        _tell(self._state, state or {})
+        assert self._process.stdout  # noqa: S101  (it is a pipe)
+        return self._process.stdout
+
+
+@contextmanager
+def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> Iterator[Tap]:
+    """Start the tap, which takes a while, before it is known what to read.
+
+    All that it is told goes through pipes, never to a disk: its settings hold a password.
+
+    Args:
+        config: Its settings.
+        secrets: What must not get into the log.
+        goes_on: Whether it will be told a state.
+
+    Raises:
+        ExtractError: It ended with an error; the message has its last line.
+    """
+    said = _Log(secrets)
+    with _pipe() as (settings_, to_settings), _pipe() as (catalog, to_catalog), _pipe() as state:
+        options = {"config": settings_, "catalog": catalog} | (
+            {"state": state[0]} if goes_on else {}
+        )
+        command = [str(settings().program("tap-postgres", "tap-postgres"))]
+        for option, number in options.items():
+            command += [f"--{option}", f"/dev/fd/{number}"]
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": PIPE, "stderr": PIPE}
+        # libpq takes the session's time zone from PGTZ: moments come in UTC, whatever the server's.
+        with child(command, {"PGTZ": "UTC"}, **pipes, pass_fds=list(options.values())) as process:
+            reader = threading.Thread(target=said.relay, args=(process.stderr,), daemon=True)
+            reader.start()
+            _tell(to_settings, config)
+            started = Tap(process, to_catalog, state[1])
+            yield started
+            if not started.was_told:
+                return
+            status = process.wait(STOP_SECONDS)
+            reader.join(STOP_SECONDS)
+    if status:
+        raise ExtractError(f"the tap ended with status {status}: {said.reason}")
+
+
+def _tell(file: IO[str], content: Mapping[str, Any]) -> None:
+    with file:
+        json.dump(content, file)
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[int, IO[str]]]:
+    """Both ends of a pipe: what a child reads from, and what this process writes to."""
+    readable, writable = os.pipe()
+    try:
+        with os.fdopen(writable, "w") as file:
+            yield readable, file
+    finally:
+        os.close(readable)
+
+
+class _Log:
+    """Relays a program's log at the levels it names, without secrets.
+
+    Args:
+        secrets: What is replaced.
+    """
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = [secret for secret in secrets if secret]
+        self._last: collections.deque[str] = collections.deque(maxlen=KEPT_LOG_LINES)
+
+    def relay(self, lines: IO[bytes]) -> None:
+        """Log every line, until there are no more."""
+        for raw in lines:
+            line = raw.decode(errors="replace").rstrip()
+            for secret in self._secrets:
+                line = line.replace(secret, "***")
+            self._last.append(line)
+            named = LEVEL.search(line)
+            level = logging.getLevelNamesMapping()[named[1]] if named else logging.INFO
+            # The tap tells of every step; the task's log has what stands out.
+            log.log(level if level > logging.INFO else logging.DEBUG, "tap: %s", line)
+
+    @property
+    def reason(self) -> str:
+        """The last line that names an error."""
+        said = [line for line in self._last if line.strip()]
+        critical = [line for line in said if "CRITICAL" in line or "Error" in line]
+        return (critical or said or ["it said nothing"])[-1]

@@ -1,0 +1,160 @@
+"""What a load does in the raw schema beside the target's work: count, swap, sweep, ledger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
+
+import snowflake.connector
+
+from include.connections import SnowflakeConnection
+from include.errors import LoadError, StaleSpoolError
+from include.extract_load.spool import KEYS, NEW, Seal
+
+LOCKS = "_SLUICE_LOCKS"
+LOCK_COLUMNS = {
+    "stream": "varchar",
+    "holder": "varchar",
+    "run_id": "varchar",
+    "until": "timestamp_tz",
+}
+LEDGER = "_SLUICE_LOADS"
+LEDGER_COLUMNS = {
+    "run_id": "varchar",
+    "source": "varchar",
+    "stream": "varchar",
+    "replication": "varchar",
+    "rows_loaded": "integer",
+    "rows_deleted": "integer",
+    "bytes": "integer",
+    "seconds": "float",
+    "state": "varchar",
+    "batched_at": "timestamp_tz",
+    "loaded_at": "timestamp_tz",
+}
+
+
+def quoted(name: str) -> str:
+    """A Snowflake identifier for a column or table of the target: upper case, quoted."""
+    return '"' + name.upper().replace('"', '""') + '"'
+
+
+class Warehouse:
+    """One session in the raw schema, for the load of one seal.
+
+    Args:
+        connection: The warehouse.
+        schema: The raw schema.
+        seal: What is loaded.
+    """
+
+    def __init__(self, connection: SnowflakeConnection, schema: str, seal: Seal) -> None:
+        options = {**connection.connect_args(), "schema": schema}
+        self._session = snowflake.connector.connect(**options)
+        self.schema = quoted(schema)
+        self._ledger = f"{self.schema}.{LEDGER}"
+        self._seal = seal
+
+    def close(self) -> None:
+        """End the session."""
+        self._session.close()
+
+    def table(self, suffix: str = "") -> str:
+        """The stream's raw table, or one beside it."""
+        return f"{self.schema}.{quoted(self._seal.stream + suffix)}"
+
+    def run(self, statement: str, *values: Any) -> list[Any]:
+        """Run one statement; returns its rows."""
+        with closing(self._session.cursor()) as cursor:
+            return list(cursor.execute(statement, values or None).fetchall())
+
+    def count(self, table: str, where: str = "true") -> int:
+        """Rows of a table."""
+        return int(self.run(f"select count(*) from {table} where {where}")[0][0])  # noqa: S608
+
+    def make_tables(self) -> None:
+        """Make the raw schema, the table of locks and the ledger, where they are not."""
+        self.run(f"create schema if not exists {self.schema}")
+        for table, columns in ((LOCKS, LOCK_COLUMNS), (LEDGER, LEDGER_COLUMNS)):
+            listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            self.run(f"create table if not exists {self.schema}.{table} ({listed})")
+
+    def prepare(self) -> None:
+        """Remove the tables beside the raw one that a killed load left.
+
+        Raises:
+            StaleSpoolError: The ledger has a load of a spool that was extracted later.
+        """
+        for suffix in self._seal.tables_beside:
+            self.run(f"drop table if exists {self.table(suffix)}")
+        newer = self.run(
+            f"select run_id from {self._ledger} where source = %s and stream = %s"  # noqa: S608
+            " and batched_at > %s::timestamp_tz order by batched_at desc limit 1",
+            self._seal.source,
+            self._seal.stream,
+            self._seal.batched_at,
+        )
+        if newer:
+            raise StaleSpoolError(
+                f"{self._seal.stream}: run {newer[0][0]} has loaded what was extracted after this;"
+                " rows would go back in time: clear extract and load of this run, or leave it"
+            )
+
+    def replace_table(self) -> None:
+        """Put a full table in place: readers see the old one or the new one, whole."""
+        new = self.table(NEW)
+        self._expect("rows", self.count(new), self._seal.rows.rows)
+        self.run(f"create or replace table {self.table()} clone {new} copy grants")
+        self.run(f"drop table {new}")
+
+    def check_upsert(self) -> None:
+        """Every sealed row is there, with this spool's mark."""
+        marked = f"_SDC_BATCHED_AT = '{self._seal.batched_at}'::timestamp_tz"
+        self._expect("rows", self.count(self.table(), marked), self._seal.rows.rows)
+
+    def sweep(self) -> int:
+        """Delete the rows whose keys the source no longer has; returns how many."""
+        if self._seal.keys is None:
+            return 0
+        keys = self.table(KEYS)
+        self._expect("keys", self.count(keys), self._seal.keys.rows)
+        same = " and ".join(f"k.{quoted(c)} = t.{quoted(c)}" for c in self._seal.keys.key)
+        gone = f"not exists (select 1 from {keys} k where {same})"  # noqa: S608
+        found = self.run(f"select count(*) from {self.table()} t where {gone}")[0][0]  # noqa: S608
+        if found:
+            self.run(f"delete from {self.table()} t where {gone}")  # noqa: S608
+        self.run(f"drop table {keys}")
+        return int(found)
+
+    def _expect(self, what: str, delivered: int, sealed: int) -> None:
+        if delivered != sealed:
+            stream = self._seal.stream
+            raise LoadError(f"{stream}: {sealed} {what} sealed, {delivered} delivered; load again")
+
+    def write_ledger(self, deleted: int, seconds: float) -> None:
+        """Add this load's row, in place of one that the same load left before."""
+        seal = self._seal
+        same = f"from {self._ledger} where run_id = %s and source = %s and stream = %s"
+        ids = (seal.run_id, seal.source, seal.stream)
+        # A delete locks the whole table; most loads have none to do.
+        if self.run(f"select 1 {same}", *ids):
+            self.run(f"delete {same}", *ids)
+        values: Iterable[Any] = (
+            *ids,
+            seal.replication,
+            seal.rows.rows,
+            deleted,
+            seal.rows.bytes,
+            seconds,
+            json.dumps(seal.state),
+            seal.batched_at,
+        )
+        marks = ", ".join(["%s"] * (len(LEDGER_COLUMNS) - 2))
+        columns = ", ".join(LEDGER_COLUMNS)
+        self.run(
+            f"insert into {self._ledger} ({columns})"
+            f" select {marks}, %s::timestamp_tz, current_timestamp()",
+            *values,
+        )
