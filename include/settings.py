@@ -27,6 +27,8 @@ class Settings:
         airflow_port: TCP port of Airflow's API server on 127.0.0.1.
         warm_dbt: Socket of a warm dbt process, or empty: then each command starts its own dbt.
         shop_scale: Size of the sample shop; 1 is about 50,000 rows.
+        airflow_url: Of a deployment's API server, for commands; empty takes the local one.
+        airflow_token: Its bearer token.
     """
 
     root: Path
@@ -39,6 +41,8 @@ class Settings:
     airflow_port: int
     warm_dbt: str
     shop_scale: float
+    airflow_url: str
+    airflow_token: str
 
     @property
     def is_local(self) -> bool:
@@ -99,6 +103,8 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         airflow_port=int(_number(env, "SLUICE_AIRFLOW_PORT", "8080")),
         warm_dbt=env.get("SLUICE_WARM_DBT", ""),
         shop_scale=_number(env, "SHOP_SCALE", "1"),
+        airflow_url=env.get("SLUICE_AIRFLOW_URL", "").rstrip("/"),
+        airflow_token=env.get("SLUICE_AIRFLOW_TOKEN", ""),
     )
 
 

@@ -1,20 +1,18 @@
-"""The local Airflow: its settings, its processes and a small client of its REST API."""
+"""The local Airflow: its settings and its processes."""
 
 from __future__ import annotations
 
 import base64
 import json
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
-from include.errors import LocalError
+from include.airflow_api import AirflowApi
 from include.local.services import Service, write_private
 from include.settings import Settings, child_environment
 
@@ -144,64 +142,6 @@ def _for_this_machine(
     return body | {"extra": json.dumps(extra)}
 
 
-class Client:
-    """The parts of Airflow's REST API that the local commands use.
-
-    Args:
-        port: The API server's port on 127.0.0.1.
-        password: Of the user ``admin``.
-    """
-
-    def __init__(self, port: int, password: str) -> None:
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
-        token = self._http.post("/auth/token", json={"username": LOGIN, "password": password})
-        self._check(token)
-        self._http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
-
-    @staticmethod
-    def _check(response: httpx.Response) -> httpx.Response:
-        if response.is_error:
-            request = response.request
-            raise LocalError(
-                f"Airflow answered {response.status_code} to {request.method} "
-                f"{request.url.path}: {response.text[:300]}"
-            )
-        return response
-
-    def close(self) -> None:
-        """Close the connections to the API server."""
-        self._http.close()
-
-    def call(self, method: str, path: str, **options: Any) -> Any:
-        """Call ``/api/v2/<path>`` and return the decoded answer.
-
-        Raises:
-            LocalError: The API server answered with an error.
-        """
-        return self._check(self._http.request(method, f"/api/v2/{path}", **options)).json()
-
-    def ensure_connection(self, body: Mapping[str, Any]) -> None:
-        """Create a connection; one that is there already is left as a person edited it."""
-        answer = self._http.get(f"/api/v2/connections/{body['connection_id']}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            self.call("POST", "connections", json=dict(body))
-        else:
-            self._check(answer)
-
-    def wait_for_dag(self, dag_id: str, seconds: float = 90) -> None:
-        """Wait until the DAG processor has read a DAG.
-
-        Raises:
-            LocalError: It has an import error, or it did not appear in time.
-        """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            errors = self.call("GET", "importErrors")["import_errors"]
-            if errors:
-                last = errors[0]["stack_trace"].strip().splitlines()[-1]
-                raise LocalError(f"{errors[0]['filename']}: {last}")
-            answer = self._http.get(f"/api/v2/dags/{dag_id}")
-            if answer.is_success:
-                return
-            time.sleep(0.5)
-        raise LocalError(f"{dag_id} did not appear within {seconds:.0f} s; see dag-processor.log")
+def api(port: int, own: Secrets) -> AirflowApi:
+    """The local Airflow's REST API, logged in as its administrator."""
+    return AirflowApi.log_in(f"http://127.0.0.1:{port}", LOGIN, own.admin_password)

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from include.airflow_api import AirflowApi
 from include.errors import LocalError
-from include.local.airflow import Client
 from include.local.stack import Stack
 
 DAG = "elt_standard"
@@ -57,7 +57,7 @@ def run(stack: Stack, console: Console) -> None:
     _summary(stack, client, run_id, tasks, console)
 
 
-def _next_run(stack: Stack, client: Client, console: Console) -> str:
+def _next_run(stack: Stack, client: AirflowApi, console: Console) -> str:
     """Resume the run that a killed demo left, or let a day pass and trigger a new one."""
     runs = client.call("GET", f"dags/{DAG}/dagRuns", params={"order_by": "-run_after", "limit": 1})
     last = runs["dag_runs"][0] if runs["dag_runs"] else None
@@ -76,7 +76,7 @@ def _next_run(stack: Stack, client: Client, console: Console) -> str:
     return run_id
 
 
-def _clear_unfinished(client: Client, run_id: str) -> None:
+def _clear_unfinished(client: AirflowApi, run_id: str) -> None:
     tasks = [t["task_id"] for t in _tasks(client, run_id) if t["state"] != "success"]
     body = {
         "dry_run": False,
@@ -88,7 +88,7 @@ def _clear_unfinished(client: Client, run_id: str) -> None:
     client.call("POST", f"dags/{DAG}/clearTaskInstances", json=body)
 
 
-def _tasks(client: Client, run_id: str) -> list[dict[str, Any]]:
+def _tasks(client: AirflowApi, run_id: str) -> list[dict[str, Any]]:
     path = f"dags/{DAG}/dagRuns/{run_id}/taskInstances"
     tasks: list[dict[str, Any]] = []
     while True:
@@ -98,7 +98,9 @@ def _tasks(client: Client, run_id: str) -> list[dict[str, Any]]:
             return tasks
 
 
-def _follow(stack: Stack, client: Client, run_id: str, console: Console) -> list[dict[str, Any]]:
+def _follow(
+    stack: Stack, client: AirflowApi, run_id: str, console: Console
+) -> list[dict[str, Any]]:
     """Show the run until it has ended well; returns its tasks."""
     deadline = time.monotonic() + RUN_SECONDS
     said: dict[str, Stage] = {}
@@ -191,7 +193,7 @@ def _last_error(log_file: Path) -> str:
 
 
 def _summary(
-    stack: Stack, client: Client, run_id: str, tasks: list[dict[str, Any]], console: Console
+    stack: Stack, client: AirflowApi, run_id: str, tasks: list[dict[str, Any]], console: Console
 ) -> None:
     loads = _results(client, run_id, tasks, "load")
     here = stack.here
@@ -222,14 +224,14 @@ def _summary(
 
 
 def _results(
-    client: Client, run_id: str, tasks: list[dict[str, Any]], group: str
+    client: AirflowApi, run_id: str, tasks: list[dict[str, Any]], group: str
 ) -> dict[str, dict[str, Any]]:
     """What each task of a group returned, by the task's name in it."""
     ids = [t["task_id"] for t in tasks if t["task_id"].startswith(f"{group}.")]
     return {task_id.partition(".")[2]: _xcom(client, run_id, task_id) for task_id in ids}
 
 
-def _xcom(client: Client, run_id: str, task_id: str) -> dict[str, Any]:
+def _xcom(client: AirflowApi, run_id: str, task_id: str) -> dict[str, Any]:
     path = f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
     answer = client.call("GET", path, params={"deserialize": False})["value"]
     return dict(json.loads(answer) if isinstance(answer, str) else answer)

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import psycopg2
 
+from include.airflow_api import AirflowApi
 from include.connections import SnowflakeConnection
 from include.errors import LocalError
 from include.local import airflow
@@ -130,7 +131,7 @@ class Stack:
         port = str(self.here.postgres_port)
         return self.run_local("include.local.shop_data", command, "--port", port, *options)
 
-    def start_airflow(self, *, triggerer: bool, schedules: bool) -> airflow.Client:
+    def start_airflow(self, *, triggerer: bool, schedules: bool) -> AirflowApi:
         """Migrate Airflow's database where it needs it, start Airflow, put connections in.
 
         Args:
@@ -146,7 +147,7 @@ class Stack:
         )
         self._migrate(env)
         self.services.start(*airflow.services(self.here, env, triggerer=triggerer))
-        client = airflow.Client(self.here.airflow_port, self.secrets.admin_password)
+        client = airflow.api(self.here.airflow_port, self.secrets)
         for connection in airflow.connections(self.here, self.password):
             client.ensure_connection(connection)
         return client

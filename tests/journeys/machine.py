@@ -15,7 +15,7 @@ import psutil
 from conftest import PASSWORD, wait_until
 
 from include.errors import LocalError
-from include.local.airflow import Client, Secrets
+from include.local.airflow import Secrets, api
 from include.local.ports import free_port
 from include.settings import ROOT, child_environment, settings
 
@@ -61,6 +61,18 @@ class Machine:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+        )
+
+    def script(self, module, *line):
+        """A script of this machine's, run to its end."""
+        python = str(settings().program("airflow", "python"))
+        return subprocess.run(
+            [python, "-m", module, *line],
+            env=self.environment,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
 
     def run(self, command):
@@ -110,7 +122,7 @@ class OnCall:
     """`make up`, seen through Airflow's API by whoever is on call."""
 
     def __init__(self, machine):
-        self._client = Client(machine.ports["AIRFLOW"], Secrets.of(machine.folder).admin_password)
+        self._client = api(machine.ports["AIRFLOW"], Secrets.of(machine.folder))
         self.call = self._client.call
         self.close = self._client.close
 

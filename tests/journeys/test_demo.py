@@ -93,6 +93,7 @@ def test_no_model_runs_unless_every_load_succeeded_and_a_retry_mends_it(machine)
     assert machine.run("up")[1] == output, "a second make up says the same and starts nothing"
     with closing(OnCall(machine)) as on_call:
         break_the_gate_and_mend_it(on_call)
+        take_bookmarks_away_and_give_them_back(machine)
     assert machine.run("down") == (0, "stopped\n")
     assert not machine.processes()
     assert machine.differences() == {}
@@ -100,6 +101,25 @@ def test_no_model_runs_unless_every_load_succeeded_and_a_retry_mends_it(machine)
     text = "".join(path.read_text(errors="replace") for path in logs)
     assert "load.orders" in text
     assert PASSWORD not in text
+
+
+def take_bookmarks_away_and_give_them_back(machine):
+    def bookmarks(*line, status=0):
+        done = machine.script("scripts.bookmarks", *line)
+        assert done.returncode == status, done.stderr
+        return done.stdout if status == 0 else done.stderr
+
+    assert re.search(r"orders +updated_at +20\d\d-", bookmarks("show", "shop"))
+    exported = bookmarks("export", "shop")
+    assert set(json.loads(exported)) == {"orders", "order_items", "payments", "web_events"}
+    bookmarks("reset", "shop", "orders", "payments")
+    assert set(json.loads(bookmarks("export", "shop"))) == {"order_items", "web_events"}
+    file = machine.folder.parent / "bookmarks.json"
+    file.write_text(exported)
+    assert bookmarks("import", "shop", str(file)).startswith("set: order_items, orders")
+    assert bookmarks("export", "shop") == exported
+    assert "did you mean 'orders'?" in bookmarks("reset", "shop", "order", status=1)
+    assert "shp.yml: no such source file" in bookmarks("show", "shp", status=1)
 
 
 def break_the_gate_and_mend_it(on_call):
