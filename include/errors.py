@@ -12,6 +12,7 @@ SluiceError
 │   ├── LoadError              the target or what it delivered
 │   ├── WarehouseError         a statement of ours in the warehouse
 │   └── DbtRunError            a model that did not build
+├── SchemaChangeError      columns of the source changed, and its file says freeze
 ├── StaleSpoolError        a newer spool is loaded; clear extract too, or leave the run
 ├── SourceDataError        rows of the source cannot be taken; mend them, then retry by hand
 ├── DbtTestFailure         the data failed a test; look at the rows, then retry by hand
@@ -77,6 +78,10 @@ class WarehouseError(OutsideError):
 
 class DbtRunError(OutsideError):
     """A model, seed, snapshot or hook did not build."""
+
+
+class SchemaChangeError(SluiceError):
+    """Columns of a stream that is told to freeze them are others than at its last load."""
 
 
 class StaleSpoolError(SluiceError):

@@ -37,6 +37,7 @@ def extract(source, tmp_path):
             "run_id": run_id,
             "spool_root": str(tmp_path),
             "bookmark": bookmark,
+            "columns": None,
         }
         run_program("singer", "extract", job)
         spool = Spool(str(tmp_path), "shop", stream.name, run_id)

@@ -23,6 +23,7 @@ def extract(shop_connection, tmp_path):
             "run_id": "run",
             "spool_root": str(tmp_path),
             "bookmark": bookmark,
+            "columns": None,
         }
         return run_program("singer", "extract", job)
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import wait_until
 from snowflake.connector.errors import ProgrammingError
 
-from include.errors import LoadError, StaleSpoolError
+from include.errors import LoadError, SchemaChangeError, StaleSpoolError
 from include.extract_load.source import Stream
 from include.extract_load.spool import PartWriter, Spool
 from include.program import run_program
@@ -29,7 +29,7 @@ class Pipe:
 
     def __init__(self, connection, warehouse, root, stream):
         self.connection, self.warehouse, self.root = connection, warehouse, root
-        self.stream, self.bookmark = stream, None
+        self.stream, self.bookmark, self.columns = stream, None, None
 
     def job(self, run_id):
         return {"source": "shop", "run_id": run_id, "spool_root": str(self.root)}
@@ -39,6 +39,7 @@ class Pipe:
             "stream": self.stream.to_dict(),
             "connection": self.connection.to_dict(),
             "bookmark": self.bookmark,
+            "columns": self.columns,
         }
         return run_program("singer", "extract", job)
 
@@ -51,7 +52,7 @@ class Pipe:
 
     def load(self, run_id):
         result = run_program("target-snowflake", "load", self.load_job(run_id))
-        self.bookmark = result["bookmark"]
+        self.bookmark, self.columns = result["bookmark"], result["columns"]
         return result
 
     def start_load(self, run_id):
@@ -84,7 +85,10 @@ def pipe(shop, shop_connection, local_snowflake, tmp_path, request):
     name = f"t{abs(hash(request.node.name)) % 10**8}"
     with closing(shop.connect()) as connection, connection, connection.cursor() as cursor:
         cursor.execute(f"create table {name} (id int primary key, note text, at timestamptz)")
-        cursor.execute(f"insert into {name} select n, 'first', now() from generate_series(1, 50) n")
+        cursor.execute(
+            f"insert into {name} select n, 'first', now() - interval '1 h' + n * interval '1 s'"
+            " from generate_series(1, 50) n"
+        )
         cursor.execute(f"grant select on {name} to shop_reader")
     stream = Stream(name, f"public.{name}", "incremental", "at")
     return Pipe(shop_connection, local_snowflake, tmp_path, stream)
@@ -216,3 +220,39 @@ def test_a_spool_is_never_changed_by_its_load(pipe):
     pipe.load("run")
     assert spool.read_seal() == before
     assert all(spool.checked(segment, pipe.root) for segment in before.segments)
+
+
+def test_columns_come_go_and_change_and_no_value_is_lost(pipe, shop):
+    change(shop, pipe, "alter table {} add price numeric(6, 2) default 1.5")
+    pipe.extract("first")
+    pipe.load("first")
+    change(shop, pipe, "delete from {} where id = 50")
+    change(shop, pipe, "alter table {} add flag boolean default true")
+    change(shop, pipe, "alter table {} alter price type numeric(8, 2)")
+    change(shop, pipe, "alter table {} alter note type integer using 7")
+    pipe.extract("second")
+    assert pipe.load("second")["rows"] == 49, "values changed in rows that have the same `at`"
+    table = pipe.stream.name
+    live = pipe.warehouse.rows(
+        f"select distinct note, flag, price::varchar from raw.{table} where id < 50"
+    )
+    assert live == [(7, True, "1.50")]
+    (row,) = pipe.warehouse.rows(f"select * exclude (at) from raw.{table} where id = 50")
+    assert "first" in row, "what the source no longer has keeps its old value beside the new column"
+    pipe.extract("third")
+    assert pipe.load("third")["rows"] == 1
+    change(shop, pipe, "alter table {} drop flag")
+    change(shop, pipe, "update {} set at = now() + interval '1 h' where id = 1")
+    pipe.extract("fourth")
+    assert pipe.load("fourth")["rows"] == 2, "a column less is no reason to read all again"
+
+
+def test_frozen_columns_fail_before_anything_is_loaded(pipe, shop):
+    pipe.stream = replace(pipe.stream, schema_changes="freeze")
+    pipe.extract("first")
+    pipe.load("first")
+    change(shop, pipe, "alter table {} add more numeric(6, 2)")
+    change(shop, pipe, "alter table {} alter note type integer using 7")
+    expected = r"gains more \(decimal\(6,2\)\), note is integer, was string; nothing was loaded"
+    with pytest.raises(SchemaChangeError, match=expected):
+        pipe.extract("second")

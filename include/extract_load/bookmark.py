@@ -37,18 +37,20 @@ class Bookmarks:
     def __init__(self, stream: Stream, table: Table) -> None:
         self._stream = stream
         self._id = f"{table.schema}-{table.name}"
-        self._type = table.column(stream.replication_key).type
+        self._key = stream.replication_key
+        self._type = table.column(self._key).type
 
     def value(self, state: State | None) -> str:
         """The replication key's last value, as text; empty where there is none."""
-        found = (state or {}).get("bookmarks", {}).get(self._id, {}).get(VALUE)
-        return "" if found is None else str(found)
+        own = (state or {}).get("bookmarks", {}).get(self._id, {})
+        of_another_key = own.get("replication_key", self._key) != self._key
+        return "" if of_another_key or own.get(VALUE) is None else str(own[VALUE])
 
     def at(self, value: str) -> dict[str, Any]:
         """The state that a tap leaves which has read up to a value."""
         own = {
             "last_replication_method": "INCREMENTAL",
-            "replication_key": self._stream.replication_key,
+            "replication_key": self._key,
             "version": 1,
         }
         return {"bookmarks": {self._id: own | ({VALUE: value} if value else {})}}
@@ -70,7 +72,7 @@ class Bookmarks:
         """
         value = self.value(reached)
         if value.startswith(BEYOND):
-            key, table = self._stream.replication_key, self._stream.table
+            key, table = self._key, self._stream.table
             raise SourceDataError(
                 f"{table}.{key} holds moments that would stay the bookmark for ever; mend the rows"
                 f" in which {key} is infinite, or not between the years 1 and 9999"
@@ -121,5 +123,5 @@ class Bookmarks:
             form = "a time, e.g. 10m or 2h" if timed else "a number, and a key that is one"
             raise SourceFileError(
                 f"streams.{self._stream.name}.lookback: {lookback!r} does not fit"
-                f" {self._stream.replication_key}, a {self._type.name}: expected {form}"
+                f" {self._key}, a {self._type.name}: expected {form}"
             )

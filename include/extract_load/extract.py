@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from include.connections import PostgresConnection
-from include.errors import ExtractError
+from include.errors import ExtractError, SchemaChangeError
 from include.extract_load.bookmark import Bookmarks, State, whole
 from include.extract_load.compact import last_of_each
 from include.extract_load.copy import copies, copy_rows, last_value
 from include.extract_load.filter import Filter
+from include.extract_load.schema_change import SchemaChange, types_of
 from include.extract_load.source import Stream
 from include.extract_load.spool import Part, PartWriter, Seal, Spool
 from include.extract_load.table import (
@@ -29,19 +31,26 @@ from include.extract_load.table import (
     session,
     without_value,
 )
-from include.extract_load.tap import tap
+from include.extract_load.tap import Tap, tap
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Read:
-    """What was read of a table: its rows are spooled, not yet sealed."""
+class _Seen:
+    """What is known of a table before it is read.
+
+    Attributes:
+        table: The table.
+        at: The database's clock.
+        change: What became of its columns since the last load.
+        start: The bookmark to go on from; None reads all rows.
+    """
 
     table: Table
-    batched_at: str
-    rows: Part
-    state: State
+    at: str
+    change: SchemaChange
+    start: State | None
 
 
 @dataclass(frozen=True)
@@ -53,72 +62,84 @@ class Extract:
         stream: What to read.
         spool: Where to.
         committed: The bookmark that the last load committed; None reads all rows.
+        columns: Column to type, as the last load had them; None before the first.
     """
 
     connection: PostgresConnection
     stream: Stream
     spool: Spool
     committed: State | None
+    columns: Mapping[str, str] | None
 
     def run(self, source: str, run_id: str) -> Seal:
         """Read and seal.
 
         Raises:
             SourceFileError: The stream does not fit its table.
+            SchemaChangeError: Its columns changed, and it is told to freeze them.
             SourceDataError: Rows cannot be taken as they are.
             ExtractError: The database or the tap failed.
         """
         self.spool.start_anew()
         stream = self.stream
-        read = self._copy() if stream.fast and not self.committed else None
-        read = read or self._tap()
+        with ExitStack() as stack:
+            may_copy = stream.fast and not self.committed
+            started = None if may_copy else stack.enter_context(self._start_tap())
+            with session(self.connection) as made:
+                seen = self._look_up(made)
+                copied = stream.fast and not seen.start and copies(seen.table)
+                log.info(
+                    "%s: reading %s rows with %s",
+                    stream.name,
+                    "new" if seen.start else "all",
+                    "COPY" if copied else "the tap",
+                )
+                read = self._copy(made, seen) if copied else None
+            if not read:
+                read = self._tap(started or stack.enter_context(self._start_tap()), seen)
+        rows, state = read
         content = Seal(
             source=source,
             stream=stream.name,
             run_id=run_id,
             replication=stream.replication,
-            batched_at=read.batched_at,
-            rows=read.rows,
-            keys=self._keys(read.table) if self.committed and stream.deletes == "sweep" else None,
+            batched_at=seen.at,
+            rows=rows,
+            keys=self._keys(seen.table) if self.committed and stream.deletes == "sweep" else None,
             first_state=self.committed,
-            state=read.state,
+            state=state,
+            change=str(seen.change),
         )
         self.spool.seal(content)
         return content
 
-    def _copy(self) -> _Read | None:
-        """Read with COPY; None where a type of the table forbids it."""
-        with session(self.connection) as made:
-            table, at = self._look_up(made)
-            if not copies(table):
-                return None
-            log.info("%s: reading %s with COPY", self.stream.name, self.stream.table)
-            writer = PartWriter(self.spool, "rows")
-            copy_rows(made, table, table.masking(self.connection.mask_salt), at, writer.write)
-            state = whole(table)
-            if self.stream.replication_key:
-                bookmarks = Bookmarks(self.stream, table)
-                reached = bookmarks.at(last_value(made, table, self.stream.replication_key))
-                state = bookmarks.end(None, reached)
-        return _Read(table, at, writer.end(table.warehouse_schema(), table.key), state)
+    def _copy(self, made: Any, seen: _Seen) -> tuple[Part, State]:
+        table = seen.table
+        writer = PartWriter(self.spool, "rows")
+        copy_rows(made, table, table.masking(self.connection.mask_salt), seen.at, writer.write)
+        state = whole(table)
+        if self.stream.replication_key:
+            bookmarks = Bookmarks(self.stream, table)
+            reached = bookmarks.at(last_value(made, table, self.stream.replication_key))
+            state = bookmarks.end(self.committed, reached)
+        return writer.end(table.warehouse_schema(), table.key), state
 
-    def _tap(self) -> _Read:
+    def _start_tap(self) -> AbstractContextManager[Tap]:
         schema = self.stream.table.partition(".")[0]
         config = {**self.connection.tap_config(), "filter_schemas": schema}
-        with tap(config, self.connection.secrets, goes_on=bool(self.committed)) as started:
-            with session(self.connection) as made:
-                table, at = self._look_up(made)
-            log.info("%s: reading %s with the tap", self.stream.name, self.stream.table)
-            bookmarks = Bookmarks(self.stream, table) if self.stream.replication_key else None
-            lines = started.read(
-                catalog(table, self.stream, self.connection.database),
-                bookmarks.start(self.committed) if bookmarks else None,
-            )
-            rows, reached = self._filter(lines, table, at)
+        return tap(config, self.connection.secrets, goes_on=bool(self.committed))
+
+    def _tap(self, started: Tap, seen: _Seen) -> tuple[Part, State]:
+        table, key = seen.table, self.stream.replication_key
+        bookmarks = Bookmarks(self.stream, table) if key else None
+        lines = started.read(
+            catalog(table, self.stream, self.connection.database),
+            bookmarks.start(seen.start) if bookmarks else None,
+        )
+        rows, reached = self._filter(lines, table, seen.at)
         if not reached:
             raise ExtractError(f"{self.stream.name}: the tap ended without a state; not sealed")
-        state = bookmarks.end(self.committed, reached) if bookmarks else whole(table)
-        return _Read(table, at, rows, state)
+        return rows, bookmarks.end(self.committed, reached) if bookmarks else whole(table)
 
     def _filter(self, lines: Iterable[bytes], table: Table, at: str) -> tuple[Part, State]:
         """Spool what the tap says; returns the last state that it told."""
@@ -144,8 +165,7 @@ class Extract:
                 writer.write((json.dumps(dict(zip(table.key, key, strict=True))) + "\n").encode())
         return writer.end(table.key_schema(), table.key)
 
-    def _look_up(self, made: Any) -> tuple[Table, str]:
-        """The stream's table, and the database's clock."""
+    def _look_up(self, made: Any) -> _Seen:
         table, key = describe(made, self.stream), self.stream.replication_key
         if key:
             Bookmarks(self.stream, table).check()
@@ -156,7 +176,18 @@ class Extract:
                     count,
                     key,
                 )
-        return table, moment(made)
+        now = types_of(table.warehouse_schema())
+        change = SchemaChange.between(now if self.columns is None else self.columns, now)
+        if change and self.stream.schema_changes == "freeze":
+            raise SchemaChangeError(
+                f"{self.stream.name}: {self.stream.table} {change}; nothing was loaded: to take it,"
+                " set schema_changes: evolve"
+            )
+        if change:
+            log.warning("%s: %s %s", self.stream.name, self.stream.table, change)
+        # A new column, or one of another type, may hold values in rows that nobody has touched.
+        anew = bool(change.gained or change.changed)
+        return _Seen(table, moment(made), change, None if anew else self.committed)
 
 
 def extract(job: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +196,8 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
     Args:
         job: ``source`` (its name), ``stream`` (:meth:`Stream.to_dict`), ``connection``
             (:meth:`PostgresConnection.to_dict`), ``run_id``, ``spool_root``, ``bookmark`` (the
-            state that the last load committed, or None).
+            state that the last load committed, or None), ``columns`` (column to type, as the last
+            load had them, or None).
 
     Returns:
         ``rows``, ``bytes``, ``seconds`` and ``keys``, the swept keys.
@@ -180,6 +212,7 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
         stream,
         Spool(job["spool_root"], job["source"], stream.name, job["run_id"]),
         job["bookmark"] if stream.replication == "incremental" else None,
+        job["columns"],
     )
     seal = work.run(job["source"], job["run_id"])
     seconds = round(time.monotonic() - started, 1)

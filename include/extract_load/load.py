@@ -24,6 +24,7 @@ from typing import Any
 from include.connections import SnowflakeConnection
 from include.errors import LoadError, SluiceError, one_line
 from include.extract_load.lock import locked
+from include.extract_load.schema_change import types_of
 from include.extract_load.spool import KEYS, NEW, Seal, Spool
 from include.extract_load.warehouse import Warehouse
 
@@ -66,7 +67,7 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``rows`` and ``deleted`` (of this load), ``total`` (in the table), ``bytes``, ``seconds``,
-        and ``bookmark``, which the caller may store now.
+        and ``bookmark`` and ``columns``, which the caller may store now.
 
     Raises:
         LoadError: There is no whole seal, or what arrived is not what was sealed.
@@ -98,6 +99,7 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
         "bytes": seal.rows.bytes,
         "seconds": seconds,
         "bookmark": dict(seal.state) if seal.replication == "incremental" else None,
+        "columns": types_of(seal.rows.schema),
     }
 
 
@@ -114,6 +116,8 @@ def _deliver(
         files = {s.file: spool.checked(s, Path(folder)).resolve() for s in seal.segments}
         with locked(warehouse, open_session, seal) as lease:
             warehouse.prepare()
+            if seal.change and not seal.is_whole:
+                warehouse.evolve()
             _feed(connection.target_config(schema), seal, files)
             lease.check()
             if seal.is_whole:

@@ -16,21 +16,73 @@ from include.errors import SourceFileError, nearest
 
 REPLICATIONS = ("full_table", "incremental")
 DELETES = ("none", "sweep")
+SCHEMA_CHANGES = ("evolve", "freeze")
 MASKS = ("redact", "hash", "drop")
-SOURCE_KEYS = ("source_connection", "warehouse_connection", "target_schema", "defaults", "streams")
-STREAM_KEYS = (
-    "table",
-    "replication",
-    "replication_key",
-    "key",
-    "columns",
-    "masks",
-    "deletes",
-    "lookback",
-    "fast",
-)
-DEFAULT_KEYS = ("replication", "replication_key", "deletes", "lookback", "fast")
-DEFAULTS = {"replication": "full_table", "deletes": "none", "lookback": "", "fast": False}
+LOOKBACK = r"|\d+[smhd]?"
+_NAME = {"type": "string", "minLength": 1}
+_NAMES = {"type": "array", "items": {"type": "string"}}
+
+# Every key, with the JSON schema that editors check it by (see source_schema.py).
+STREAM_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "table": {
+        "type": "string",
+        "pattern": r"^[^.]*\.[^.]*$",
+        "description": "schema.table in the source.",
+    },
+    "replication": {
+        "enum": REPLICATIONS,
+        "default": "full_table",
+        "description": "full_table: all rows, every run. incremental: rows whose replication_key"
+        " is at or above the last one seen.",
+    },
+    "replication_key": {
+        **_NAME,
+        "description": "For incremental: a column that grows with every change.",
+    },
+    "key": {
+        **_NAMES,
+        "description": "Columns that identify a row, where the table has no primary key.",
+    },
+    "columns": {**_NAMES, "description": "Columns to keep; without it, all."},
+    "masks": {
+        "type": "object",
+        "additionalProperties": {"enum": MASKS},
+        "description": "Column: redact (its text becomes ***, any other value NULL), hash or drop.",
+    },
+    "deletes": {
+        "enum": DELETES,
+        "default": "none",
+        "description": "For incremental: sweep removes what the source no longer has.",
+    },
+    "lookback": {
+        "type": ["string", "integer"],
+        "pattern": f"^({LOOKBACK})$",
+        "minimum": 0,
+        "default": "",
+        "description": "For incremental: how far before its bookmark to read again: 30m, 2h, 1d, or"
+        " a number for a key that is one.",
+    },
+    "schema_changes": {
+        "enum": SCHEMA_CHANGES,
+        "default": "evolve",
+        "description": "evolve: columns may come, go and change their type. freeze: then nothing is"
+        " loaded.",
+    },
+    "fast": {
+        "type": "boolean",
+        "default": False,
+        "description": "Whether whole loads are read with COPY instead of the tap.",
+    },
+}
+DEFAULTS = {key: form["default"] for key, form in STREAM_KEYS.items() if "default" in form}
+DEFAULT_KEYS = {key: STREAM_KEYS[key] for key in (*DEFAULTS, "replication_key")}
+SOURCE_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "source_connection": {**_NAME, "description": "An Airflow connection of type postgres."},
+    "warehouse_connection": {**_NAME, "description": "An Airflow connection of type snowflake."},
+    "target_schema": {**_NAME, "description": "The schema that raw tables go to."},
+    "defaults": {"type": "object", "description": "For streams that do not say otherwise."},
+    "streams": {"type": "object", "description": "What leaves the source, by raw table."},
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +100,7 @@ class Stream:
         deletes: ``sweep`` compares keys after each load and removes what the source no longer has.
         lookback: How far before its bookmark ``incremental`` reads again: ``30m``, ``2h``, ``1d``,
             or a number for a key that is one; empty for not at all.
+        schema_changes: ``evolve``: columns may come, go and change; ``freeze``: that is an error.
         fast: Whether full and first loads are read with ``COPY`` instead of the tap.
     """
 
@@ -61,6 +114,7 @@ class Stream:
     deletes: str = "none"
     lookback: str = ""
     fast: bool = False
+    schema_changes: str = "evolve"
 
     def to_dict(self) -> dict[str, Any]:
         """For the standard input of a child process."""
@@ -136,10 +190,13 @@ class _SourceFile(ConfigFile):
             deletes=deletes if incremental else "none",
             lookback=self.lookback(values["lookback"], where) if incremental else "",
             fast=self.flag(values["fast"], f"{where}.fast"),
+            schema_changes=self.choice(
+                values["schema_changes"], f"{where}.schema_changes", SCHEMA_CHANGES
+            ),
         )
 
     def lookback(self, value: Any, where: str) -> str:
-        if not re.fullmatch(r"|\d+[smhd]?", str(value)):
+        if not re.fullmatch(LOOKBACK, str(value)):
             raise self.fail(
                 f"{where}.lookback", f"expected e.g. 30m, 2h, 1d or 1000, found {value!r}"
             )

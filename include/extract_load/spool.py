@@ -77,6 +77,7 @@ class Seal:
         batched_at: The source database's clock when extract began: later spools are newer.
         first_state: The bookmark that extract went on from, or None.
         state: The bookmark to go on from once this spool is loaded.
+        change: What became of the columns since the last load; empty for nothing.
     """
 
     source: str
@@ -88,6 +89,7 @@ class Seal:
     keys: Part | None
     first_state: Mapping[str, Any] | None
     state: Mapping[str, Any]
+    change: str = ""
 
     @property
     def segments(self) -> tuple[Segment, ...]:

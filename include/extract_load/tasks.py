@@ -18,7 +18,7 @@ from include.program import run_program
 from include.retries import where_a_retry_helps
 from include.settings import settings
 
-BOOKMARK = "bookmark"
+BOOKMARK, COLUMNS = "bookmark", "columns"
 
 
 def raw_table(source: Source, stream: Stream) -> Asset:
@@ -56,6 +56,7 @@ class ExtractOperator(_StreamOperator):
                 "stream": self._stream.to_dict(),
                 "connection": PostgresConnection.from_airflow(connection).to_dict(),
                 "bookmark": context["asset_state_store"][asset].get(BOOKMARK),
+                "columns": context["asset_state_store"][asset].get(COLUMNS),
             }
             return run_program("singer", "extract", job)
 
@@ -74,8 +75,10 @@ class LoadOperator(_StreamOperator):
                 "connection": SnowflakeConnection.from_airflow(connection).to_dict(),
             }
             result = run_program("target-snowflake", "load", job)
-        if (bookmark := result.pop("bookmark")) is not None:
-            context["asset_state_store"][asset].set(BOOKMARK, bookmark)
+        stored = context["asset_state_store"][asset]
+        stored.set(COLUMNS, result.pop(COLUMNS))
+        if (bookmark := result.pop(BOOKMARK)) is not None:
+            stored.set(BOOKMARK, bookmark)
         return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
@@ -11,6 +12,7 @@ import snowflake.connector
 
 from include.connections import SnowflakeConnection
 from include.errors import LoadError, StaleSpoolError
+from include.extract_load.schema_change import types_of, widens
 from include.extract_load.spool import KEYS, NEW, Seal
 
 LOCKS = "_SLUICE_LOCKS"
@@ -34,6 +36,24 @@ LEDGER_COLUMNS = {
     "batched_at": "timestamp_tz",
     "loaded_at": "timestamp_tz",
 }
+SQL_TYPES = {
+    "integer": "NUMBER(38,0)",
+    "number": "FLOAT",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP_TZ",
+    "variant": "VARIANT",
+    "string": "VARCHAR",
+}
+
+
+def decimal_type(kind: str) -> str:
+    """Snowflake's word for a decimal.
+
+    >>> decimal_type("decimal(12,2)")
+    'NUMBER(12,2)'
+    """
+    return kind.replace("decimal", "NUMBER")
 
 
 def quoted(name: str) -> str:
@@ -101,6 +121,25 @@ class Warehouse:
                 f"{self._seal.stream}: run {newer[0][0]} has loaded what was extracted after this;"
                 " rows would go back in time: clear extract and load of this run, or leave it"
             )
+
+    def evolve(self) -> None:
+        """Let the raw table's columns take what the sealed rows hold.
+
+        A decimal that only grows is widened. A column of another type is renamed aside: it keeps
+        what the source may no longer have, and all rows of the source come again into a new one.
+        """
+        wanted = {name.upper(): kind for name, kind in types_of(self._seal.rows.schema).items()}
+        aside = re.sub(r"\D", "", self._seal.batched_at)[:14]
+        for name, kind, *_ in self.run(f"describe table {self.table()}"):
+            new = wanted.get(name, "")
+            if not new or kind.startswith(SQL_TYPES.get(new, decimal_type(new))):
+                continue
+            column = quoted(name)
+            if widens(kind.lower().replace("number", "decimal"), new):
+                change = f"alter column {column} set data type {decimal_type(new)}"
+            else:
+                change = f"rename column {column} to {quoted(f'{name}__until_{aside}')}"
+            self.run(f"alter table {self.table()} {change}")
 
     def replace_table(self) -> None:
         """Put a full table in place: readers see the old one or the new one, whole."""

@@ -34,6 +34,7 @@ class Pipeline:
             "stream": stream.to_dict(),
             "connection": self.postgres.to_dict(),
             "bookmark": self.bookmarks.get(stream.name),
+            "columns": None,
         }
         return run_program("singer", "extract", job)
 
