@@ -21,6 +21,8 @@ class Settings:
         venvs: The folder of Python environments that ``scripts/install.sh`` makes.
         local: State of the local set-up (databases, logs, process ids).
         spool_root: Where extract leaves sealed spools; a path or an fsspec URL.
+        spool_keep_runs: So many delivered spools of a stream are kept, whatever their age.
+        spool_keep_days: Delivered spools of these days are kept.
         environment: ``local``, ``ci`` or ``prod``; local passwords work in ``local`` only.
         postgres_port: TCP port of the local Postgres on 127.0.0.1.
         snowflake_port: TCP port of the local Snowflake on 127.0.0.1.
@@ -35,6 +37,8 @@ class Settings:
     venvs: Path
     local: Path
     spool_root: str
+    spool_keep_runs: int
+    spool_keep_days: float
     environment: str
     postgres_port: int
     snowflake_port: int
@@ -97,6 +101,8 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         venvs=Path(env.get("SLUICE_VENVS") or ROOT / ".venvs"),
         local=local,
         spool_root=env.get("SLUICE_SPOOL") or str(local / "spool"),
+        spool_keep_runs=int(_number(env, "SLUICE_SPOOL_KEEP_RUNS", "3")),
+        spool_keep_days=_number(env, "SLUICE_SPOOL_KEEP_DAYS", "7"),
         environment=env.get("SLUICE_ENV", "prod"),
         postgres_port=int(_number(env, "SLUICE_POSTGRES_PORT", "55432")),
         snowflake_port=int(_number(env, "SLUICE_SNOWFLAKE_PORT", "58085")),

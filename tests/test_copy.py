@@ -38,6 +38,8 @@ def extract(source, tmp_path):
             "spool_root": str(tmp_path),
             "bookmark": bookmark,
             "columns": None,
+            "loaded_at": None,
+            "keep": {"runs": 3, "days": 7},
         }
         run_program("singer", "extract", job)
         spool = Spool(str(tmp_path), "shop", stream.name, run_id)

@@ -24,6 +24,8 @@ def extract(shop_connection, tmp_path):
             "spool_root": str(tmp_path),
             "bookmark": bookmark,
             "columns": None,
+            "loaded_at": None,
+            "keep": {"runs": 3, "days": 7},
         }
         return run_program("singer", "extract", job)
 

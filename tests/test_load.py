@@ -40,6 +40,8 @@ class Pipe:
             "connection": self.connection.to_dict(),
             "bookmark": self.bookmark,
             "columns": self.columns,
+            "loaded_at": None,
+            "keep": {"runs": 3, "days": 7},
         }
         return run_program("singer", "extract", job)
 

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from include.errors import LoadError
 from include.extract_load import spool as spools
-from include.extract_load.spool import SEAL, PartWriter, Seal, Spool
+from include.extract_load.spool import SEAL, Keep, PartWriter, Seal, Spool
 
 SCHEMA = {"type": "object", "properties": {"id": {"type": ["null", "integer"]}}}
 
@@ -84,3 +86,28 @@ def test_a_large_stream_is_cut_into_segments(spool, monkeypatch):
     for _ in range(5):
         writer.write(b'{"id": 1}\n')
     assert [s.rows for s in writer.end(SCHEMA, ("id",)).segments] == [2, 2, 1]
+
+
+AGES = {"never": 400, "oldest": 90, "old": 60, "newer": 9, "newest": 1}
+
+
+def test_old_delivered_spools_are_removed_and_no_other(tmp_path):
+    now = datetime.now(UTC)
+    for run_id, days in AGES.items():
+        one = Spool(str(tmp_path), "shop", "orders", run_id)
+        one.seal(replace(sealed(one), batched_at=(now - timedelta(days=days)).isoformat()))
+        if run_id != "never":
+            one.mark_delivered()
+    Spool(str(tmp_path), "shop", "orders", "killed").start_anew()
+    this = Spool(str(tmp_path), "shop", "orders", "this")
+    loaded_at = (now - timedelta(days=60)).isoformat()
+    assert this.prune(loaded_at, Keep(runs=5, days=7)) == []
+    assert this.prune(loaded_at, Keep(runs=1, days=70)) == ["oldest"]
+    assert this.prune(loaded_at, Keep(runs=1, days=7)) == ["old"], "newer is not committed yet"
+    assert this.prune(now.isoformat(), Keep(runs=0, days=7)) == ["newer"]
+    left = {path.name for path in (tmp_path / "shop" / "orders").iterdir()}
+    assert left == {"never", "newest", "killed"}
+
+
+def test_where_there_are_no_spools_there_is_nothing_to_remove(spool):
+    assert spool.prune(datetime.now(UTC).isoformat(), Keep(1, 1)) == []

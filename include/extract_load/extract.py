@@ -21,7 +21,7 @@ from include.extract_load.copy import copies, copy_rows, last_value
 from include.extract_load.filter import Filter
 from include.extract_load.schema_change import SchemaChange, types_of
 from include.extract_load.source import Stream
-from include.extract_load.spool import Part, PartWriter, Seal, Spool
+from include.extract_load.spool import Keep, Part, PartWriter, Seal, Spool
 from include.extract_load.table import (
     Table,
     catalog,
@@ -197,7 +197,8 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
         job: ``source`` (its name), ``stream`` (:meth:`Stream.to_dict`), ``connection``
             (:meth:`PostgresConnection.to_dict`), ``run_id``, ``spool_root``, ``bookmark`` (the
             state that the last load committed, or None), ``columns`` (column to type, as the last
-            load had them, or None).
+            load had them, or None), ``loaded_at`` (the last load's ``batched_at``, or None),
+            ``keep`` (``runs`` and ``days`` of old spools).
 
     Returns:
         ``rows``, ``bytes``, ``seconds`` and ``keys``, the swept keys.
@@ -215,6 +216,8 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
         job["columns"],
     )
     seal = work.run(job["source"], job["run_id"])
+    if job["loaded_at"] and (gone := work.spool.prune(job["loaded_at"], Keep(**job["keep"]))):
+        log.info("%s: removed old spools: %s", stream.name, ", ".join(gone))
     seconds = round(time.monotonic() - started, 1)
     rows, size = seal.rows.rows, seal.rows.bytes
     log.info("%s: %s rows, %s bytes in %s s", stream.name, rows, size, seconds)

@@ -67,7 +67,7 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``rows`` and ``deleted`` (of this load), ``total`` (in the table), ``bytes``, ``seconds``,
-        and ``bookmark`` and ``columns``, which the caller may store now.
+        and ``bookmark``, ``columns`` and ``batched_at``, which the caller may store now.
 
     Raises:
         LoadError: There is no whole seal, or what arrived is not what was sealed.
@@ -100,6 +100,7 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
         "seconds": seconds,
         "bookmark": dict(seal.state) if seal.replication == "incremental" else None,
         "columns": types_of(seal.rows.schema),
+        "batched_at": seal.batched_at,
     }
 
 
@@ -126,6 +127,7 @@ def _deliver(
                 warehouse.check_upsert()
             deleted = warehouse.sweep()
             warehouse.write_ledger(deleted, round(time.monotonic() - started, 3))
+            spool.mark_delivered()
             return deleted, warehouse.count(warehouse.table())
 
 

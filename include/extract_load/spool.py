@@ -4,6 +4,7 @@
         rows-0000.jsonl.gz   bare records, one a line: the form of Singer BATCH files
         keys-0000.jsonl.gz   keys of all rows of the source, for streams that sweep deletes
         seal.json            written last: schemas, counts, hashes, first and last state
+        delivered            written by load, once the warehouse has it all
 
 The root is a folder of this machine or an fsspec URL (``s3://bucket/spool``). No seal, no load; a
 sealed spool never changes.
@@ -17,6 +18,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -27,6 +29,7 @@ from include.errors import LoadError
 
 FORMAT = 2
 SEAL = "seal.json"
+DELIVERED = "delivered"
 NEW, KEYS = "__new", "__keys"
 SEGMENT_BYTES = 512 * 1024 * 1024  # before compression; about 100 MB after it
 BLOCK_BYTES = 64 * 1024  # what is compressed at a time
@@ -127,6 +130,19 @@ def _part(values: Mapping[str, Any]) -> Part:
     return Part(values["schema"], tuple(values["key"]), segments)
 
 
+@dataclass(frozen=True)
+class Keep:
+    """How long delivered spools are kept.
+
+    Attributes:
+        runs: The newest so many, whatever their age.
+        days: All of these days.
+    """
+
+    runs: int
+    days: float
+
+
 class Spool:
     """The folder of one run's extract of one stream.
 
@@ -139,7 +155,8 @@ class Spool:
 
     def __init__(self, root: str, source: str, stream: str, run_id: str) -> None:
         self._files, base = fsspec.core.url_to_fs(root)
-        self.path = "/".join([base.rstrip("/"), source, stream, re.sub(r"[^\w.+-]", "_", run_id)])
+        self._runs = "/".join([base.rstrip("/"), source, stream])
+        self.path = self._runs + "/" + re.sub(r"[^\w.+-]", "_", run_id)
 
     def __str__(self) -> str:
         return str(self._files.unstrip_protocol(self.path))
@@ -173,6 +190,47 @@ class Spool:
             raise LoadError(
                 f"{self} has no seal: its extract did not end; run extract again"
             ) from None
+
+    def mark_delivered(self) -> None:
+        """Note that the warehouse has it all."""
+        self._files.pipe_file(f"{self.path}/{DELIVERED}", b"")
+
+    def prune(self, loaded_at: str, keep: Keep) -> list[str]:
+        """Remove old spools of this stream that nobody needs any more.
+
+        What was never delivered stays, however old: it may be all there is of some rows.
+
+        Args:
+            loaded_at: ``batched_at`` of the last spool whose bookmark was stored.
+            keep: How many to keep, and for how long.
+
+        Returns:
+            Their run folders, oldest first.
+        """
+        found = sorted((at, path) for path in self._others() if (at := self._delivered_at(path)))
+        oldest = datetime.now(UTC) - timedelta(days=keep.days)
+        gone = [
+            path
+            for at, path in found[: -keep.runs or None]
+            if at <= datetime.fromisoformat(loaded_at) and at < oldest
+        ]
+        for path in gone:
+            self._files.rm(path, recursive=True)
+        return [path.rpartition("/")[2] for path in gone]
+
+    def _others(self) -> list[str]:
+        try:
+            listed = self._files.ls(self._runs, detail=False)
+        except FileNotFoundError:
+            return []
+        paths = (str(path).rstrip("/") for path in listed)
+        return [path for path in paths if path != self.path]
+
+    def _delivered_at(self, path: str) -> datetime | None:
+        if not self._files.exists(f"{path}/{DELIVERED}"):
+            return None
+        found = json.loads(self._files.cat_file(f"{path}/{SEAL}"))
+        return datetime.fromisoformat(found["batched_at"])
 
     def checked(self, segment: Segment, folder: Path) -> Path:
         """A segment as a file of this machine, with the content that was sealed.

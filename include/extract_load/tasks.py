@@ -18,7 +18,7 @@ from include.program import run_program
 from include.retries import where_a_retry_helps
 from include.settings import settings
 
-BOOKMARK, COLUMNS = "bookmark", "columns"
+BOOKMARK, COLUMNS, LOADED_AT = "bookmark", "columns", "batched_at"
 
 
 def raw_table(source: Source, stream: Stream) -> Asset:
@@ -49,14 +49,16 @@ class ExtractOperator(_StreamOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return what the seal says: rows, bytes, seconds."""
-        asset = raw_table(self._source, self._stream)
-        connection = BaseHook.get_connection(self._source.source_connection)
+        stored = context["asset_state_store"][raw_table(self._source, self._stream)]
+        connection, here = BaseHook.get_connection(self._source.source_connection), settings()
         with where_a_retry_helps():
             job = self._job(context) | {
                 "stream": self._stream.to_dict(),
                 "connection": PostgresConnection.from_airflow(connection).to_dict(),
-                "bookmark": context["asset_state_store"][asset].get(BOOKMARK),
-                "columns": context["asset_state_store"][asset].get(COLUMNS),
+                "bookmark": stored.get(BOOKMARK),
+                "columns": stored.get(COLUMNS),
+                "loaded_at": stored.get(LOADED_AT),
+                "keep": {"runs": here.spool_keep_runs, "days": here.spool_keep_days},
             }
             return run_program("singer", "extract", job)
 
@@ -77,6 +79,7 @@ class LoadOperator(_StreamOperator):
             result = run_program("target-snowflake", "load", job)
         stored = context["asset_state_store"][asset]
         stored.set(COLUMNS, result.pop(COLUMNS))
+        stored.set(LOADED_AT, result.pop(LOADED_AT))
         if (bookmark := result.pop(BOOKMARK)) is not None:
             stored.set(BOOKMARK, bookmark)
         return result

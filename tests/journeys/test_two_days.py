@@ -35,6 +35,8 @@ class Pipeline:
             "connection": self.postgres.to_dict(),
             "bookmark": self.bookmarks.get(stream.name),
             "columns": None,
+            "loaded_at": None,
+            "keep": {"runs": 3, "days": 7},
         }
         return run_program("singer", "extract", job)
 

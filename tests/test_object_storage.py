@@ -1,0 +1,90 @@
+"""A spool on object storage: an S3 server as its own process, and the same rows in the end."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import closing
+
+import boto3
+import httpx
+import pytest
+from conftest import wait_until
+
+from include.errors import LoadError
+from include.extract_load.source import Stream
+from include.local.ports import free_port
+from include.program import run_program
+from include.settings import settings
+
+STREAM = Stream("orders", "public.orders", "incremental", "updated_at")
+FOLDER = "sluice/shop/orders/run"
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    url = f"http://127.0.0.1:{free_port()}"
+    line = [settings().program("test", "moto_server"), "-H", "127.0.0.1", "-p", url.split(":")[-1]]
+    key = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    with (
+        (tmp_path_factory.mktemp("s3") / "log").open("w") as log,
+        subprocess.Popen(line, stdout=log, stderr=log) as process,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        try:
+            for name, value in {"FSSPEC_S3_ENDPOINT_URL": url, **key}.items():
+                patched.setenv(name, value)
+            wait_until(lambda: answers(url))
+            made = boto3.resource("s3", endpoint_url=url, region_name="us-east-1").Bucket("spools")
+            made.create()
+            yield made
+        finally:
+            process.terminate()
+
+
+def answers(url):
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
+def job(**others):
+    return {"source": "shop", "run_id": "run", "spool_root": "s3://spools/sluice", **others}
+
+
+def extract(connection):
+    own = {"stream": STREAM.to_dict(), "connection": connection.to_dict(), "bookmark": None}
+    state = {"columns": None, "loaded_at": None, "keep": {"runs": 3, "days": 7}}
+    return run_program("singer", "extract", job(**own, **state))
+
+
+def load(warehouse):
+    own = {"stream": STREAM.name, "connection": warehouse.connection.to_dict()}
+    return run_program("target-snowflake", "load", job(**own, target_schema="RAW_S3"))
+
+
+def names(bucket):
+    return sorted(item.key.removeprefix(FOLDER) for item in bucket.objects.all())
+
+
+def test_rows_come_by_way_of_object_storage(bucket, shop, shop_connection, local_snowflake):
+    spooled = extract(shop_connection)["rows"]
+    with closing(shop.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("select count(*) from orders")
+        assert cursor.fetchone() == (spooled,)
+    assert names(bucket) == ["/rows-0000.jsonl.gz", "/seal.json"]
+    assert load(local_snowflake)["total"] == spooled
+    assert names(bucket) == ["/delivered", "/rows-0000.jsonl.gz", "/seal.json"]
+    assert local_snowflake.rows("select count(*) from raw_s3.orders") == [(spooled,)]
+    assert load(local_snowflake)["total"] == spooled, "the same spool once more"
+
+
+def test_a_changed_or_unsealed_spool_is_not_loaded(bucket, shop_connection, local_snowflake):
+    extract(shop_connection)
+    assert names(bucket) == ["/rows-0000.jsonl.gz", "/seal.json"], "nothing of the last one is left"
+    bucket.Object(f"{FOLDER}/rows-0000.jsonl.gz").put(Body=b"")
+    with pytest.raises(LoadError, match=f"s3://spools/{FOLDER}/rows.*differs from what was sealed"):
+        load(local_snowflake)
+    bucket.Object(f"{FOLDER}/seal.json").delete()
+    with pytest.raises(LoadError, match=f"s3://spools/{FOLDER} has no seal"):
+        load(local_snowflake)
