@@ -9,10 +9,10 @@ PRODUCTION := airflow dbt singer tap-postgres target-snowflake
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: help install demo up down status picture test check edges edges-diff corpus bench-demo bench-graph lock clean
+.PHONY: help install demo up down status picture test check new-source source-schema edges edges-diff corpus bench-demo bench-graph bench-el lock clean
 
 help: ## List these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: ## Make the Python environments under .venvs/
 	@scripts/install.sh $(PRODUCTION) local
@@ -46,8 +46,17 @@ check: ## Lint, types, stale generated files
 	@$(VENVS)/lint/bin/yamllint -s .
 	@$(VENVS)/lint/bin/hadolint --ignore DL3066 Dockerfile
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.override.yml
+	@$(VENVS)/lint/bin/check-jsonschema -q --schemafile include/sources/source.schema.json include/sources/*.yml
 	@$(VENVS)/lint/bin/sqlfluff lint dbt
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --check
+
+new-source: ## Propose include/sources/NAME.yml from a Postgres: NAME=crm ARGS="--schema sales"
+	@scripts/install.sh singer tap-postgres
+	@$(VENVS)/singer/bin/python -m scripts.new_source $(if $(NAME),--name $(NAME)) $(ARGS)
+
+source-schema: ## Write include/sources/source.schema.json, for editors
+	@scripts/install.sh singer
+	@$(VENVS)/singer/bin/python -m include.extract_load.source_schema
 
 edges: ## Write dags/edges/ from the dbt project
 	@scripts/install.sh dbt
@@ -69,8 +78,12 @@ bench-graph: ## Measure edges and DAG imports beside dbt and Cosmos: SIZES="100 
 	@scripts/install.sh dbt bench
 	@$(VENVS)/dbt/bin/python -m scripts.bench.graph --runs $(or $(RUNS),3) $(if $(SIZES),--sizes $(SIZES))
 
+bench-el: ## Measure extract and load beside Meltano and dlt: SIZES="1000 100000", RUNS=3
+	@scripts/install.sh singer tap-postgres target-snowflake local bench-meltano bench-dlt
+	@$(VENVS)/local/bin/python -m scripts.bench.extract_load --runs $(or $(RUNS),3) $(if $(SIZES),--sizes $(SIZES))
+
 lock: ## Write requirements/*.txt anew from requirements/*.in
-	@scripts/lock.sh $(LOCKED) bench
+	@scripts/lock.sh $(LOCKED) bench bench-meltano bench-dlt
 
 clean: down ## Remove the local databases, spools and logs
 	@rm -rf .local

@@ -10,6 +10,15 @@ from pathlib import Path
 from include.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = (
+    "AIRFLOW__",
+    "AIRFLOW_CONN_",
+    "_AIRFLOW",
+    "PYTHON",
+    "VIRTUAL_ENV",
+    "SLUICE_SOURCE_URL",
+    "SLUICE_AIRFLOW_TOKEN",
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Settings:
         shop_scale: Size of the sample shop; 1 is about 50,000 rows.
         airflow_url: Of a deployment's API server, for commands; empty takes the local one.
         airflow_token: Its bearer token.
+        source_url: Of the Postgres that `make new-source` looks at; empty has it ask.
     """
 
     root: Path
@@ -47,6 +57,7 @@ class Settings:
     shop_scale: float
     airflow_url: str
     airflow_token: str
+    source_url: str
 
     @property
     def is_local(self) -> bool:
@@ -111,6 +122,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         shop_scale=_number(env, "SHOP_SCALE", "1"),
         airflow_url=env.get("SLUICE_AIRFLOW_URL", "").rstrip("/"),
         airflow_token=env.get("SLUICE_AIRFLOW_TOKEN", ""),
+        source_url=env.get("SLUICE_SOURCE_URL", ""),
     )
 
 
@@ -122,13 +134,9 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
     Returns:
         This process's variables without those that would leak its own Python and Airflow
-        set-up, with the project's root on ``PYTHONPATH``.
+        set-up, or a password that only a command needs, with the project's root on ``PYTHONPATH``.
     """
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("AIRFLOW__", "AIRFLOW_CONN_", "_AIRFLOW", "PYTHON", "VIRTUAL_ENV"))
-    }
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(LEFT_OUT)}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
