@@ -9,7 +9,7 @@ PRODUCTION := airflow dbt singer tap-postgres target-snowflake
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: help install demo up down status picture test check new-source source-schema edges edges-diff corpus bench-demo bench-graph bench-el lock clean
+.PHONY: chaos help install demo up down status picture test check new-source source-schema edges edges-diff corpus bench-demo bench-graph bench-el lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
 	@$(VENVS)/test/bin/python -m pytest tests --ignore=tests/dags
 	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
+
+chaos: ## Kill every part of extract and load at POINTS=56 moments, SEED=1
+	@scripts/install.sh $(LOCKED)
+	@SLUICE_CHAOS_POINTS=$(or $(POINTS),56) SLUICE_CHAOS_SEED=$(or $(SEED),1) $(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py
 
 check: ## Lint, types, stale generated files
 	@scripts/install.sh dbt lint test-airflow

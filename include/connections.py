@@ -12,6 +12,9 @@ from typing import Any, Protocol, Self
 
 from include.errors import ConnectionConfigError
 
+# Without these the connector tries for ever to reach a warehouse that does not answer; seconds.
+PATIENCE = {"login_timeout": 30, "network_timeout": 40}
+
 
 class AirflowConnection(Protocol):
     """What is read of an Airflow connection."""
@@ -171,10 +174,10 @@ class SnowflakeConnection:
         return asdict(self)
 
     def server(self) -> dict[str, Any]:
-        """Host, port and protocol where they are not the account's own."""
+        """How to reach it: for how long to try, and where, if not at the account's own address."""
         if not self.host:
-            return {}
-        return {"host": self.host, "port": self.port, "protocol": self.protocol}
+            return PATIENCE
+        return {**PATIENCE, "host": self.host, "port": self.port, "protocol": self.protocol}
 
     def target_config(self, schema: str) -> dict[str, Any]:
         """The settings of target-snowflake, and the server for our subclass of it.
@@ -195,7 +198,10 @@ class SnowflakeConnection:
 
     def dbt_environment(self) -> dict[str, str]:
         """The variables that ``dbt/profiles.yml`` reads."""
-        server = {f"SNOWFLAKE_{key.upper()}": str(v) for key, v in self.server().items()}
+        server = {
+            f"SNOWFLAKE_{key.upper()}": str(v)
+            for key, v in self.server().items() - PATIENCE.items()
+        }
         return {
             "SNOWFLAKE_ACCOUNT": self.account,
             "SNOWFLAKE_USER": self.user,
@@ -217,6 +223,5 @@ class SnowflakeConnection:
             "warehouse": self.warehouse,
             "role": self.role,
             "schema": self.schema,
-            "login_timeout": 30,
             **self.server(),
         }

@@ -5,6 +5,7 @@ Nothing here is imported where tests/dags runs: Airflow's environment lacks the 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -132,6 +133,22 @@ def shop(postgres) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def shop_connection(shop) -> PostgresConnection:
     return PostgresConnection.local(shop.port, PASSWORD)
+
+
+@dataclass
+class FileStore:
+    """What is remembered of a stream, in a file, where there is no Airflow."""
+
+    file: Path
+
+    def get(self, key: str) -> Any:
+        return json.loads(self.file.read_text()).get(key) if self.file.exists() else None
+
+    def set(self, key: str, value: Any) -> None:
+        known = json.loads(self.file.read_text()) if self.file.exists() else {}
+        part = self.file.with_suffix(".part")
+        part.write_text(json.dumps(known | {key: value}))
+        part.replace(self.file)
 
 
 def generate_edges(project: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:

@@ -11,13 +11,13 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from conftest import wait_until
+from conftest import FileStore, wait_until
 from snowflake.connector.errors import ProgrammingError
 
 from include.errors import LoadError, SchemaChangeError, StaleSpoolError
-from include.extract_load.source import Stream
+from include.extract_load.source import Source, Stream
 from include.extract_load.spool import PartWriter, Spool
-from include.program import run_program
+from include.extract_load.steps import Steps
 from include.settings import ROOT, child_environment, settings
 
 HELD = """insert into raw._sluice_locks
@@ -29,35 +29,19 @@ class Pipe:
 
     def __init__(self, connection, warehouse, root, stream):
         self.connection, self.warehouse, self.root = connection, warehouse, root
-        self.stream, self.bookmark, self.columns = stream, None, None
+        self.stream, self.store = stream, FileStore(root / "store.json")
 
-    def job(self, run_id):
-        return {"source": "shop", "run_id": run_id, "spool_root": str(self.root)}
+    def steps(self, run_id):
+        return Steps(Source("shop", "", "", "RAW", (self.stream,)), self.stream, run_id, self.store)
 
     def extract(self, run_id):
-        job = self.job(run_id) | {
-            "stream": self.stream.to_dict(),
-            "connection": self.connection.to_dict(),
-            "bookmark": self.bookmark,
-            "columns": self.columns,
-            "loaded_at": None,
-            "keep": {"runs": 3, "days": 7},
-        }
-        return run_program("singer", "extract", job)
-
-    def load_job(self, run_id):
-        return self.job(run_id) | {
-            "stream": self.stream.name,
-            "connection": self.warehouse.connection.to_dict(),
-            "target_schema": "RAW",
-        }
+        return self.steps(run_id).extract(self.connection)
 
     def load(self, run_id):
-        result = run_program("target-snowflake", "load", self.load_job(run_id))
-        self.bookmark, self.columns = result["bookmark"], result["columns"]
-        return result
+        return self.steps(run_id).load(self.warehouse.connection)
 
     def start_load(self, run_id):
+        """The program of a load, as its own process."""
         python = settings().program("target-snowflake", "python")
         process = subprocess.Popen(
             [python, "-m", "include.extract_load.program", "load"],
@@ -67,7 +51,10 @@ class Pipe:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        process.stdin.write(json.dumps(self.load_job(run_id)).encode())
+        job = {"source": "shop", "run_id": run_id, "spool_root": str(self.root)}
+        job |= {"stream": self.stream.name, "target_schema": "RAW"}
+        job["connection"] = self.warehouse.connection.to_dict()
+        process.stdin.write(json.dumps(job).encode())
         process.stdin.close()
         return process
 
@@ -83,7 +70,8 @@ class Pipe:
 
 
 @pytest.fixture
-def pipe(shop, shop_connection, local_snowflake, tmp_path, request):
+def pipe(shop, shop_connection, local_snowflake, tmp_path, request, monkeypatch):
+    monkeypatch.setenv("SLUICE_SPOOL", str(tmp_path))
     name = f"t{abs(hash(request.node.name)) % 10**8}"
     with closing(shop.connect()) as connection, connection, connection.cursor() as cursor:
         cursor.execute(f"create table {name} (id int primary key, note text, at timestamptz)")
@@ -172,7 +160,7 @@ def test_a_stream_that_is_read_anew_takes_the_place_of_all_its_rows(pipe, shop):
     pipe.extract("first")
     pipe.load("first")
     change(shop, pipe, "delete from {} where id > 40")
-    pipe.bookmark = None
+    pipe.store.file.unlink()
     pipe.extract("second")
     assert pipe.load("second")["total"] == 40
 

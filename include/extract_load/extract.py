@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,15 +145,15 @@ class Extract:
         """Spool what the tap says; returns the last state that it told."""
         records = Filter(table, table.changes(self.connection.mask_salt), at)
         writer = PartWriter(self.spool, "rows")
-        with last_of_each() as last:
+        with nullcontext() if table.key_is_unique else last_of_each() as last:
             for number, line in enumerate(lines, 1):
                 if (record := records.record(line, number)) is None:
                     continue
-                if table.key_is_unique:
-                    writer.write(record)
-                else:
+                if last:
                     last.add(records.key, record)
-            for record in last.lines():
+                else:
+                    writer.write(record)
+            for record in last.lines() if last else ():
                 writer.write(record)
         return writer.end(table.warehouse_schema(), table.key), records.state
 

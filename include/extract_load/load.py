@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -31,7 +30,7 @@ from include.extract_load.warehouse import Warehouse
 log = logging.getLogger(__name__)
 ENCODING = {"format": "jsonl", "compression": "gzip"}
 TARGET = "include.extract_load.snowflake_target"
-CHATTY = ("target-snowflake", "snowflake")
+CHATTY = ("target-snowflake", "singer_sdk", "snowflake")
 
 
 def messages(seal: Seal, files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
@@ -110,11 +109,7 @@ def _deliver(
     """Returns the rows deleted, and those in the table."""
     started = time.monotonic()
     open_session = partial(Warehouse, connection, schema, seal)
-    with (
-        closing(open_session()) as warehouse,
-        tempfile.TemporaryDirectory(prefix="sluice-") as folder,
-    ):
-        files = {s.file: spool.checked(s, Path(folder)).resolve() for s in seal.segments}
+    with spool.local_copies(seal.segments) as files, closing(open_session()) as warehouse:
         with locked(warehouse, open_session, seal) as lease:
             warehouse.prepare()
             if seal.change and not seal.is_whole:

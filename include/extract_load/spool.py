@@ -15,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -231,6 +233,19 @@ class Spool:
             return None
         found = json.loads(self._files.cat_file(f"{path}/{SEAL}"))
         return datetime.fromisoformat(found["batched_at"])
+
+    @contextmanager
+    def local_copies(self, segments: Iterable[Segment]) -> Iterator[dict[str, Path]]:
+        """Segments as files of this machine, by name, with the content that was sealed.
+
+        Raises:
+            LoadError: One differs from what was sealed.
+        """
+        if isinstance(self._files, LocalFileSystem):
+            yield {s.file: self.checked(s, Path(self.path)).resolve() for s in segments}
+        else:
+            with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+                yield {s.file: self.checked(s, Path(folder)) for s in segments}
 
     def checked(self, segment: Segment, folder: Path) -> Path:
         """A segment as a file of this machine, with the content that was sealed.

@@ -82,6 +82,10 @@ def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> 
                 return
             status = process.wait(STOP_SECONDS)
             reader.join(STOP_SECONDS)
+    if status < 0:
+        raise ExtractError(
+            f"the tap was killed by signal {-status}; where memory is short, by that"
+        )
     if status:
         raise ExtractError(f"the tap ended with status {status}: {said.reason}")
 

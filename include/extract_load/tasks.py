@@ -1,7 +1,6 @@
 """Airflow tasks around the Singer runner: an `extract` and a `load` group, a task for each stream.
 
-The bookmark of a stream lives in Airflow's asset state store, on the asset of its raw table. Load
-alone writes it, as its last act, so that a run which stops anywhere is simply done again.
+What is remembered of a stream lives in Airflow's asset state store, on the asset of its raw table.
 """
 
 from __future__ import annotations
@@ -14,11 +13,8 @@ from airflow.sdk.definitions.context import Context
 
 from include.connections import PostgresConnection, SnowflakeConnection
 from include.extract_load.source import Source, Stream
-from include.program import run_program
+from include.extract_load.steps import Steps
 from include.retries import where_a_retry_helps
-from include.settings import settings
-
-BOOKMARK, COLUMNS, LOADED_AT = "bookmark", "columns", "batched_at"
 
 
 def raw_table(source: Source, stream: Stream) -> Asset:
@@ -36,12 +32,9 @@ class _StreamOperator(BaseOperator):
         self._source = source
         self._stream = stream
 
-    def _job(self, context: Context) -> dict[str, Any]:
-        return {
-            "source": self._source.name,
-            "run_id": context["run_id"],
-            "spool_root": settings().spool_root,
-        }
+    def _steps(self, context: Context) -> Steps:
+        store = context["asset_state_store"][raw_table(self._source, self._stream)]
+        return Steps(self._source, self._stream, context["run_id"], store)
 
 
 class ExtractOperator(_StreamOperator):
@@ -49,18 +42,9 @@ class ExtractOperator(_StreamOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return what the seal says: rows, bytes, seconds."""
-        stored = context["asset_state_store"][raw_table(self._source, self._stream)]
-        connection, here = BaseHook.get_connection(self._source.source_connection), settings()
+        connection = BaseHook.get_connection(self._source.source_connection)
         with where_a_retry_helps():
-            job = self._job(context) | {
-                "stream": self._stream.to_dict(),
-                "connection": PostgresConnection.from_airflow(connection).to_dict(),
-                "bookmark": stored.get(BOOKMARK),
-                "columns": stored.get(COLUMNS),
-                "loaded_at": stored.get(LOADED_AT),
-                "keep": {"runs": here.spool_keep_runs, "days": here.spool_keep_days},
-            }
-            return run_program("singer", "extract", job)
+            return self._steps(context).extract(PostgresConnection.from_airflow(connection))
 
 
 class LoadOperator(_StreamOperator):
@@ -68,21 +52,9 @@ class LoadOperator(_StreamOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return what the ledger says: rows, deleted rows, bytes, seconds."""
-        asset = raw_table(self._source, self._stream)
         connection = BaseHook.get_connection(self._source.warehouse_connection)
         with where_a_retry_helps():
-            job = self._job(context) | {
-                "stream": self._stream.name,
-                "target_schema": self._source.target_schema,
-                "connection": SnowflakeConnection.from_airflow(connection).to_dict(),
-            }
-            result = run_program("target-snowflake", "load", job)
-        stored = context["asset_state_store"][asset]
-        stored.set(COLUMNS, result.pop(COLUMNS))
-        stored.set(LOADED_AT, result.pop(LOADED_AT))
-        if (bookmark := result.pop(BOOKMARK)) is not None:
-            stored.set(BOOKMARK, bookmark)
-        return result
+            return self._steps(context).load(SnowflakeConnection.from_airflow(connection))
 
 
 def extract_and_load(source: Source, only: Sequence[str] = ()) -> TaskGroup:

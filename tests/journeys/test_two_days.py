@@ -9,13 +9,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conftest import FileStore
 
 from include.errors import LoadError
 from include.extract_load.reconcile import compare_all
 from include.extract_load.source import load_source
 from include.extract_load.spool import SEAL, Spool
+from include.extract_load.steps import Steps
 from include.local import shop_data
-from include.program import run_program
 from include.settings import ROOT, child_environment, settings
 
 SOURCE = load_source(ROOT / "include/sources/shop.yml")
@@ -24,31 +25,15 @@ SOURCE = load_source(ROOT / "include/sources/shop.yml")
 class Pipeline:
     def __init__(self, postgres, warehouse, root):
         self.postgres, self.warehouse, self.root = postgres, warehouse, root
-        self.bookmarks = {}
 
-    def job(self, run_id):
-        return {"source": SOURCE.name, "run_id": run_id, "spool_root": str(self.root)}
+    def steps(self, stream, run_id):
+        return Steps(SOURCE, stream, run_id, FileStore(self.root / f"{stream.name}.json"))
 
     def extract(self, stream, run_id):
-        job = self.job(run_id) | {
-            "stream": stream.to_dict(),
-            "connection": self.postgres.to_dict(),
-            "bookmark": self.bookmarks.get(stream.name),
-            "columns": None,
-            "loaded_at": None,
-            "keep": {"runs": 3, "days": 7},
-        }
-        return run_program("singer", "extract", job)
+        return self.steps(stream, run_id).extract(self.postgres)
 
     def load(self, stream, run_id):
-        job = self.job(run_id) | {
-            "stream": stream.name,
-            "connection": self.warehouse.to_dict(),
-            "target_schema": SOURCE.target_schema,
-        }
-        result = run_program("target-snowflake", "load", job)
-        self.bookmarks[stream.name] = result.pop("bookmark")
-        return result
+        return self.steps(stream, run_id).load(self.warehouse)
 
     def run(self, run_id):
         results = {}
@@ -83,10 +68,13 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def pipeline(shop_connection, local_snowflake, tmp_path_factory):
-    made = Pipeline(shop_connection, local_snowflake.connection, tmp_path_factory.mktemp("spool"))
-    made.first = made.run("day-0")
-    made.built = made.dbt("build")
-    return made
+    root = tmp_path_factory.mktemp("spool")
+    made = Pipeline(shop_connection, local_snowflake.connection, root)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SLUICE_SPOOL", str(root))
+        made.first = made.run("day-0")
+        made.built = made.dbt("build")
+        yield made
 
 
 def test_raw_tables_equal_their_source_and_only_changes_are_loaded(pipeline, shop, local_snowflake):

@@ -1,0 +1,90 @@
+"""The two steps of a stream, as a task takes them: run the program, then remember.
+
+What is remembered lies in a store: in Airflow the asset state store of the raw table, given here as
+anything that can get and set. Only load writes to it, as its last act, so that a run which stops
+anywhere is simply done again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from include.connections import PostgresConnection, SnowflakeConnection
+from include.extract_load.source import Source, Stream
+from include.program import run_program
+from include.settings import settings
+
+BOOKMARK, COLUMNS, LOADED_AT = "bookmark", "columns", "batched_at"
+
+
+class Store(Protocol):
+    """What is remembered of a stream between runs."""
+
+    def get(self, key: str, /) -> Any:
+        """A value, or None."""
+
+    def set(self, key: str, value: Any, /) -> None:
+        """Keep a value."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Extract and load of one stream in one run.
+
+    Attributes:
+        source: The source file's content.
+        stream: One of its streams.
+        run_id: The DAG run's id.
+        store: What is remembered of the stream.
+    """
+
+    source: Source
+    stream: Stream
+    run_id: str
+    store: Store
+
+    def _job(self) -> dict[str, Any]:
+        root = settings().spool_root
+        return {"source": self.source.name, "run_id": self.run_id, "spool_root": root}
+
+    def extract(self, connection: PostgresConnection) -> dict[str, Any]:
+        """Read the stream into a sealed spool.
+
+        Returns:
+            What the seal says: ``rows``, ``bytes``, ``seconds``, ``keys``.
+
+        Raises:
+            SluiceError: As :func:`include.extract_load.extract.extract`.
+        """
+        here = settings()
+        job = self._job() | {
+            "stream": self.stream.to_dict(),
+            "connection": connection.to_dict(),
+            "bookmark": self.store.get(BOOKMARK),
+            "columns": self.store.get(COLUMNS),
+            "loaded_at": self.store.get(LOADED_AT),
+            "keep": {"runs": here.spool_keep_runs, "days": here.spool_keep_days},
+        }
+        return run_program("singer", "extract", job)
+
+    def load(self, connection: SnowflakeConnection) -> dict[str, Any]:
+        """Deliver the run's spool, then move the bookmark.
+
+        Returns:
+            What the ledger says: ``rows``, ``deleted``, ``total``, ``bytes``, ``seconds``.
+
+        Raises:
+            SluiceError: As :func:`include.extract_load.load.load`.
+        """
+        job = self._job() | {
+            "stream": self.stream.name,
+            "target_schema": self.source.target_schema,
+            "connection": connection.to_dict(),
+        }
+        result = run_program("target-snowflake", "load", job)
+        for key in (COLUMNS, LOADED_AT, BOOKMARK):
+            value = result.pop(key)
+            if value is not None:
+                self.store.set(key, value)
+        return result
