@@ -42,7 +42,8 @@ def load(job: Mapping[str, str]) -> int:
         incremental=dlt.sources.incremental(job["key"]),
         write_disposition="merge",
     )
-    pipeline.run(source)
+    # Its default for rows of Python, INSERT statements, took 52 s and 4.7 GB for 100,000 rows.
+    pipeline.run(source, loader_file_format="parquet")
     with pipeline.sql_client() as client:
         ((count,),) = client.execute_sql(f'select count(*) from {SCHEMA}."{job["table"]}"')  # noqa: S608
     return int(count)
