@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.connections import PostgresConnection
-from include.errors import ExtractError, SchemaChangeError
+from include.errors import ExtractError, SchemaChangeError, SourceFileError
 from include.extract_load.bookmark import Bookmarks, State, whole
 from include.extract_load.compact import last_of_each
 from include.extract_load.copy import copies, copy_rows, last_value
@@ -215,7 +215,10 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
         job["bookmark"] if stream.replication == "incremental" else None,
         job["columns"],
     )
-    seal = work.run(job["source"], job["run_id"])
+    try:
+        seal = work.run(job["source"], job["run_id"])
+    except SourceFileError as error:
+        raise SourceFileError(f"{job['source']}.yml: {error}") from None
     if job["loaded_at"] and (gone := work.spool.prune(job["loaded_at"], Keep(**job["keep"]))):
         log.info("%s: removed old spools: %s", stream.name, ", ".join(gone))
     seconds = round(time.monotonic() - started, 1)

@@ -83,9 +83,7 @@ def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> 
             status = process.wait(STOP_SECONDS)
             reader.join(STOP_SECONDS)
     if status < 0:
-        raise ExtractError(
-            f"the tap was killed by signal {-status}; where memory is short, by that"
-        )
+        raise ExtractError(f"the tap was killed by signal {-status}; memory may have run short")
     if status:
         raise ExtractError(f"the tap ended with status {status}: {said.reason}")
 
