@@ -30,9 +30,11 @@ class Pipe:
     def __init__(self, connection, warehouse, root, stream):
         self.connection, self.warehouse, self.root = connection, warehouse, root
         self.stream, self.store = stream, FileStore(root / "store.json")
+        self.schema = "RAW"
 
     def steps(self, run_id):
-        return Steps(Source("shop", "", "", "RAW", (self.stream,)), self.stream, run_id, self.store)
+        source = Source("shop", "", "", self.schema, (self.stream,))
+        return Steps(source, self.stream, run_id, self.store)
 
     def extract(self, run_id):
         return self.steps(run_id).extract(self.connection)
@@ -246,3 +248,13 @@ def test_frozen_columns_fail_before_anything_is_loaded(pipe, shop):
     expected = r"gains more \(decimal\(6,2\)\), note is integer, was string; nothing was loaded"
     with pytest.raises(SchemaChangeError, match=expected):
         pipe.extract("second")
+
+
+def test_a_ledger_from_before_there_were_locks_goes_on(pipe, local_snowflake):
+    old = "run_id, source, stream, replication, rows_loaded, rows_deleted, bytes, seconds, state"
+    pipe.schema = "RAW_OLD"
+    columns = ", ".join(f"{name} varchar" for name in old.split(", "))
+    local_snowflake.rows("create schema raw_old")
+    local_snowflake.rows(f"create table raw_old._sluice_loads ({columns}, loaded_at timestamp_tz)")
+    pipe.extract("run")
+    assert pipe.load("run")["total"] == 50

@@ -100,6 +100,8 @@ class Warehouse:
         for table, columns in ((LOCKS, LOCK_COLUMNS), (LEDGER, LEDGER_COLUMNS)):
             listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
             self.run(f"create table if not exists {self.schema}.{table} ({listed})")
+        # Ledgers from before there were locks know no batched_at.
+        self.run(f"alter table {self._ledger} add column if not exists batched_at timestamp_tz")
 
     def prepare(self) -> None:
         """Remove the tables beside the raw one that a killed load left.
