@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 from include.errors import ConnectionConfigError
 
 # Without these the connector tries for ever to reach a warehouse that does not answer; seconds.
-PATIENCE = {"login_timeout": 30, "network_timeout": 40}
+PATIENCE = {"login_timeout": 30, "network_timeout": 20}
 
 
 class AirflowConnection(Protocol):
