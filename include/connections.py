@@ -174,10 +174,10 @@ class SnowflakeConnection:
         return asdict(self)
 
     def server(self) -> dict[str, Any]:
-        """How to reach it: for how long to try, and where, if not at the account's own address."""
+        """Host, port and protocol where they are not the account's own."""
         if not self.host:
-            return PATIENCE
-        return {**PATIENCE, "host": self.host, "port": self.port, "protocol": self.protocol}
+            return {}
+        return {"host": self.host, "port": self.port, "protocol": self.protocol}
 
     def target_config(self, schema: str) -> dict[str, Any]:
         """The settings of target-snowflake, and the server for our subclass of it.
@@ -193,15 +193,12 @@ class SnowflakeConnection:
             "warehouse": self.warehouse,
             "role": self.role,
             "default_target_schema": schema,
-            "server": self.server(),
+            "server": {**PATIENCE, **self.server()},
         }
 
     def dbt_environment(self) -> dict[str, str]:
         """The variables that ``dbt/profiles.yml`` reads."""
-        server = {
-            f"SNOWFLAKE_{key.upper()}": str(v)
-            for key, v in self.server().items() - PATIENCE.items()
-        }
+        server = {f"SNOWFLAKE_{key.upper()}": str(v) for key, v in self.server().items()}
         return {
             "SNOWFLAKE_ACCOUNT": self.account,
             "SNOWFLAKE_USER": self.user,
@@ -223,5 +220,6 @@ class SnowflakeConnection:
             "warehouse": self.warehouse,
             "role": self.role,
             "schema": self.schema,
+            **PATIENCE,
             **self.server(),
         }

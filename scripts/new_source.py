@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
-import os
 import re
 import subprocess
 import sys
@@ -23,9 +22,9 @@ from urllib.parse import unquote
 
 from include.connections import PostgresConnection
 from include.errors import ConnectionConfigError, ExtractError, LocalError, status_of
-from include.extract_load.column_types import ColumnType
 from include.extract_load.proposal import Relation, choose, identifier, listing, source_file
-from include.extract_load.table import COLUMNS, Column, quoted, session
+from include.extract_load.table import columns_of, quoted, session
+from include.extract_load.tap import pipe, redacted, tell
 from include.process import child
 from include.settings import settings
 
@@ -115,14 +114,12 @@ def discover(connection: PostgresConnection, schemas: Sequence[str]) -> list[dic
         LocalError: A schema has no table that the user may read.
     """
     config = {**connection.tap_config(), "filter_schemas": ",".join(schemas)}
-    readable, writable = os.pipe()
-    with os.fdopen(readable) as source, os.fdopen(writable, "w") as to_tap:
-        json.dump(config, to_tap)  # a pipe holds more than a config before anybody reads it
-        to_tap.close()
+    with pipe() as (readable, to_tap):
+        tell(to_tap, config)
         command = [str(settings().program("tap-postgres", "tap-postgres")), "--discover"]
-        command += ["--config", f"/dev/fd/{source.fileno()}"]
+        command += ["--config", f"/dev/fd/{readable}"]
         pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-        with child(command, pass_fds=[source.fileno()], stdin=subprocess.DEVNULL, **pipes) as tap:
+        with child(command, pass_fds=[readable], stdin=subprocess.DEVNULL, **pipes) as tap:
             catalog, said = tap.communicate()
     if tap.returncode and b"0 tables were discovered" not in said:
         raise ExtractError(f"the tap's discovery failed: {_last_line(said, connection.secrets)}")
@@ -136,9 +133,7 @@ def discover(connection: PostgresConnection, schemas: Sequence[str]) -> list[dic
 
 
 def _last_line(said: bytes, secrets: Sequence[str]) -> str:
-    text = said.decode(errors="replace").strip()
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
+    text = redacted(said.decode(errors="replace").strip(), secrets)
     return (text.splitlines() or ["it said nothing"])[-1]
 
 
@@ -156,9 +151,8 @@ def relation(made: Any, entry: Mapping[str, Any]) -> Relation:
     metadata = _metadata(entry)
     top = metadata.pop(())
     place = [f"{quoted(top['schema-name'])}.{quoted(entry['table_name'])}"]
+    columns = columns_of(made, top["schema-name"], entry["table_name"])
     with made.cursor() as cursor:
-        cursor.execute(COLUMNS, place)
-        columns = [Column(r[0], ColumnType(r[1], r[2]), r[3], r[4]) for r in cursor.fetchall()]
         cursor.execute(INDEXED, place)
         indexed = frozenset(row[0] for row in cursor.fetchall())
         cursor.execute(PARTITIONS, place)

@@ -53,9 +53,7 @@ class Pipe:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        job = {"source": "shop", "run_id": run_id, "spool_root": str(self.root)}
-        job |= {"stream": self.stream.name, "target_schema": "RAW"}
-        job["connection"] = self.warehouse.connection.to_dict()
+        job = self.steps(run_id).load_job(self.warehouse.connection)
         process.stdin.write(json.dumps(job).encode())
         process.stdin.close()
         return process

@@ -23,7 +23,7 @@ State = Mapping[str, Any]
 
 def whole(table: Table) -> State:
     """The state of a stream without a bookmark: what the target says once it has all."""
-    return {"bookmarks": {f"{table.schema}-{table.name}": {"version": 1}}}
+    return {"bookmarks": {table.stream_id: {"version": 1}}}
 
 
 class Bookmarks:
@@ -36,7 +36,7 @@ class Bookmarks:
 
     def __init__(self, stream: Stream, table: Table) -> None:
         self._stream = stream
-        self._id = f"{table.schema}-{table.name}"
+        self._id = table.stream_id
         self._key = stream.replication_key
         self._type = table.column(self._key).type
 

@@ -137,9 +137,7 @@ class ColumnType:
         if self.base in TIMES:
             return _time(column, self.base)
         if self.base == "date":  # Python's last day is all that the tap knows of infinity
-            return (
-                f"case {column} when 'infinity' then '9999-12-31' else {column} end"  # as psycopg
-            )
+            return f"case {column} when 'infinity' then '9999-12-31' else {column} end"
         if self.base in NESTED:
             return f"{column}::jsonb"  # json keeps line breaks, which a record must not have
         return f"{column} = B'1'" if self.base == "bit" else column

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from include.extract_load.column_types import NULL, Change
+from include.extract_load.column_types import Change
+from include.extract_load.filter import change_values
 from include.extract_load.table import Table, quoted
 
 # JSON text holds no control character, so none of these ever has to be escaped.
@@ -79,10 +80,7 @@ def masked(write: Write, masking: Mapping[str, Change]) -> Write:
 
     def change(line: bytes) -> None:
         record = decode(line)
-        for name, mask in masking.items():
-            value = bytes(record[name])
-            if value != NULL:
-                record[name] = Raw(mask(value))
+        change_values(record, masking)
         write(encode(record) + b"\n")
 
     return change

@@ -28,6 +28,14 @@ class _Message(Struct, gc=False):
     time_extracted: Raw = Raw(NULL)
 
 
+def change_values(record: dict[str, Raw], changes: Mapping[str, Change]) -> None:
+    """Change values of a record, by column; NULL stays what it is."""
+    for name, change in changes.items():
+        value = bytes(record[name])
+        if value != NULL:
+            record[name] = Raw(change(value))
+
+
 class Filter:
     """Turns the messages of one stream into records for the spool.
 
@@ -41,10 +49,10 @@ class Filter:
     """
 
     def __init__(self, table: Table, changes: Mapping[str, Change], batched_at: str) -> None:
-        self._stream = f"{table.schema}-{table.name}"
+        self._stream = table.stream_id
         self._names = [column.name for column in table.columns]
         self._key_names = table.key
-        self._changes = list(changes.items())
+        self._changes = changes
         self._batched_at = Raw(json.dumps(batched_at).encode())
         self._decode = msgspec.json.Decoder(_Message).decode
         self._encode = msgspec.json.Encoder().encode
@@ -92,10 +100,7 @@ class Filter:
             name = self._key_names[key.index(NULL)]
             raise SourceDataError(f"{self._stream}: the key column {name!r} is NULL in a row")
         self.key = b",".join(key)
-        for name, change in self._changes:
-            value = bytes(record[name])
-            if value != NULL:
-                record[name] = Raw(change(value))
+        change_values(record, self._changes)
         record["_sdc_extracted_at"] = extracted_at
         record["_sdc_batched_at"] = self._batched_at
         return self._encode(record) + b"\n"

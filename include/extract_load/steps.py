@@ -48,6 +48,26 @@ class Steps:
         root = settings().spool_root
         return {"source": self.source.name, "run_id": self.run_id, "spool_root": root}
 
+    def extract_job(self, connection: PostgresConnection) -> dict[str, Any]:
+        """What the program ``extract`` is told; holds the password."""
+        here = settings()
+        return self._job() | {
+            "stream": self.stream.to_dict(),
+            "connection": connection.to_dict(),
+            "bookmark": self.store.get(BOOKMARK),
+            "columns": self.store.get(COLUMNS),
+            "loaded_at": self.store.get(LOADED_AT),
+            "keep": {"runs": here.spool_keep_runs, "days": here.spool_keep_days},
+        }
+
+    def load_job(self, connection: SnowflakeConnection) -> dict[str, Any]:
+        """What the program ``load`` is told; holds the password."""
+        return self._job() | {
+            "stream": self.stream.name,
+            "target_schema": self.source.target_schema,
+            "connection": connection.to_dict(),
+        }
+
     def extract(self, connection: PostgresConnection) -> dict[str, Any]:
         """Read the stream into a sealed spool.
 
@@ -57,16 +77,7 @@ class Steps:
         Raises:
             SluiceError: As :func:`include.extract_load.extract.extract`.
         """
-        here = settings()
-        job = self._job() | {
-            "stream": self.stream.to_dict(),
-            "connection": connection.to_dict(),
-            "bookmark": self.store.get(BOOKMARK),
-            "columns": self.store.get(COLUMNS),
-            "loaded_at": self.store.get(LOADED_AT),
-            "keep": {"runs": here.spool_keep_runs, "days": here.spool_keep_days},
-        }
-        return run_program("singer", "extract", job)
+        return run_program("singer", "extract", self.extract_job(connection))
 
     def load(self, connection: SnowflakeConnection) -> dict[str, Any]:
         """Deliver the run's spool, then move the bookmark.
@@ -77,12 +88,7 @@ class Steps:
         Raises:
             SluiceError: As :func:`include.extract_load.load.load`.
         """
-        job = self._job() | {
-            "stream": self.stream.name,
-            "target_schema": self.source.target_schema,
-            "connection": connection.to_dict(),
-        }
-        result = run_program("target-snowflake", "load", job)
+        result = run_program("target-snowflake", "load", self.load_job(connection))
         for key in (COLUMNS, LOADED_AT, BOOKMARK):
             value = result.pop(key)
             if value is not None:

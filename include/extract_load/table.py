@@ -73,6 +73,11 @@ class Table:
     key_is_unique: bool
 
     @property
+    def stream_id(self) -> str:
+        """What the tap calls it, in its catalog, messages and state."""
+        return f"{self.schema}-{self.name}"
+
+    @property
     def sql(self) -> str:
         """The table in a statement."""
         return f"{quoted(self.schema)}.{quoted(self.name)}"
@@ -164,6 +169,20 @@ def moment(made: Any) -> str:
     return found
 
 
+def columns_of(made: Any, schema: str, name: str) -> list[Column]:
+    """All columns of a table, in its order; none where there is no such table.
+
+    Args:
+        made: A :func:`session`.
+        schema: The Postgres schema.
+        name: The table's name.
+    """
+    with made.cursor() as cursor:
+        cursor.execute(COLUMNS, [f"{quoted(schema)}.{quoted(name)}"])
+        rows = cursor.fetchall()
+    return [Column(row[0], ColumnType(row[1], row[2]), row[3], row[4]) for row in rows]
+
+
 def describe(made: Any, stream: Stream) -> Table:
     """Look a stream's table up in the source.
 
@@ -175,12 +194,10 @@ def describe(made: Any, stream: Stream) -> Table:
         SourceFileError: The table or a column does not exist, or a key is missing.
     """
     schema, _, name = stream.table.partition(".")
+    found = columns_of(made, schema, name)
     with made.cursor() as cursor:
-        cursor.execute(COLUMNS, [f"{quoted(schema)}.{quoted(name)}"])
-        rows = cursor.fetchall()
         cursor.execute(UNIQUE, [f"{quoted(schema)}.{quoted(name)}"])
         unique = [set(row[0]) for row in cursor.fetchall()]
-    found = [Column(row[0], ColumnType(row[1], row[2]), row[3], row[4]) for row in rows]
     if not found:
         raise SourceFileError(
             f"streams.{stream.name}.table: {stream.table} does not exist in database"
@@ -259,7 +276,7 @@ def catalog(table: Table, stream: Stream, database: str) -> dict[str, Any]:
     if stream.replication_key:
         top["replication-key"] = stream.replication_key
     entry = {
-        "tap_stream_id": f"{table.schema}-{table.name}",
+        "tap_stream_id": table.stream_id,
         "table_name": table.name,
         "stream": table.name,
         "schema": {"type": "object", "properties": {}},

@@ -42,8 +42,8 @@ class Tap:
     def read(self, catalog: Mapping[str, Any], state: Mapping[str, Any] | None) -> IO[bytes]:
         """Tell it what to read, and from where on; returns its messages, a line each."""
         self.was_told = True
-        _tell(self._catalog, catalog)
-        _tell(self._state, state or {})
+        tell(self._catalog, catalog)
+        tell(self._state, state or {})
         assert self._process.stdout  # noqa: S101  (it is a pipe)
         return self._process.stdout
 
@@ -63,7 +63,7 @@ def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> 
         ExtractError: It ended with an error; the message has its last line.
     """
     said = _Log(secrets)
-    with _pipe() as (settings_, to_settings), _pipe() as (catalog, to_catalog), _pipe() as state:
+    with pipe() as (settings_, to_settings), pipe() as (catalog, to_catalog), pipe() as state:
         options = {"config": settings_, "catalog": catalog} | (
             {"state": state[0]} if goes_on else {}
         )
@@ -75,7 +75,7 @@ def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> 
         with child(command, {"PGTZ": "UTC"}, **pipes, pass_fds=list(options.values())) as process:
             reader = threading.Thread(target=said.relay, args=(process.stderr,), daemon=True)
             reader.start()
-            _tell(to_settings, config)
+            tell(to_settings, config)
             started = Tap(process, to_catalog, state[1])
             yield started
             if not started.was_told:
@@ -88,13 +88,14 @@ def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> 
         raise ExtractError(f"the tap ended with status {status}: {said.reason}")
 
 
-def _tell(file: IO[str], content: Mapping[str, Any]) -> None:
+def tell(file: IO[str], content: Mapping[str, Any]) -> None:
+    """Write JSON, less than a pipe holds, to the end of one, and close it."""
     with file:
         json.dump(content, file)
 
 
 @contextmanager
-def _pipe() -> Iterator[tuple[int, IO[str]]]:
+def pipe() -> Iterator[tuple[int, IO[str]]]:
     """Both ends of a pipe: what a child reads from, and what this process writes to."""
     readable, writable = os.pipe()
     try:
@@ -102,6 +103,17 @@ def _pipe() -> Iterator[tuple[int, IO[str]]]:
             yield readable, file
     finally:
         os.close(readable)
+
+
+def redacted(text: str, secrets: Sequence[str]) -> str:
+    """A text without secrets.
+
+    >>> redacted("password=abc", ["abc", ""])
+    'password=***'
+    """
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text
 
 
 class _Log:
@@ -112,15 +124,13 @@ class _Log:
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._secrets = [secret for secret in secrets if secret]
+        self._secrets = secrets
         self._last: collections.deque[str] = collections.deque(maxlen=KEPT_LOG_LINES)
 
     def relay(self, lines: IO[bytes]) -> None:
         """Log every line, until there are no more."""
         for raw in lines:
-            line = raw.decode(errors="replace").rstrip()
-            for secret in self._secrets:
-                line = line.replace(secret, "***")
+            line = redacted(raw.decode(errors="replace").rstrip(), self._secrets)
             self._last.append(line)
             named = LEVEL.search(line)
             level = logging.getLevelNamesMapping()[named[1]] if named else logging.INFO
