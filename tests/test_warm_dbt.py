@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -113,6 +113,24 @@ def test_changed_files_are_seen_and_who_waits_is_answered(tmp_path, environment)
         assert run_warm(socket, command, whole, after.append) == 0
 
 
+def test_a_command_that_runs_goes_on_while_the_project_changes(tmp_path, environment):
+    root = tmp_path / "project"
+    for name in ("include", "dbt"):
+        shutil.copytree(ROOT / name, root / name)
+    here = ["--project-dir", str(root / "dbt"), "--profiles-dir", str(root / "dbt")]
+    listing = ["ls", *here, "--select", "countries", *options(tmp_path)]
+    with Unanswered() as port, running_warm_dbt(tmp_path, environment, root) as socket:
+        seed = ["seed", *here, "--select", "countries", *options(tmp_path, 1)]
+        assert run_warm(socket, listing, child_environment(environment), print) == 0
+        with asking(socket, seed, {**environment, **port}) as asker:
+            wait_until(lambda: commands_of(socket))
+            (command,) = commands_of(socket)
+            (root / "dbt/models/newest.sql").write_text("select 1 as one")
+            assert run_warm(socket, listing, child_environment(environment), print) == 0
+            assert (command.is_running(), asker.poll()) == (True, None)
+        wait_until(lambda: not command.is_running(), seconds=45)
+
+
 class Unanswered:
     """A warehouse that takes connections and never says a word: whoever asks it, waits."""
 
@@ -139,14 +157,24 @@ run_warm(Path(sys.argv[1]), sys.argv[2:], child_environment(), print)
 """
 
 
+@contextmanager
+def asking(socket, command, environment, number=signal.SIGKILL):
+    """A process that asks for a command; ended with a signal."""
+    line = [sys.executable, "-c", ASK, str(socket), *command]
+    asker = subprocess.Popen(line, env=child_environment(environment), cwd=ROOT)
+    try:
+        yield asker
+    finally:
+        asker.send_signal(number)
+        asker.wait()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_who_asked_is_killed_and_its_command_ends(warm_dbt, environment, tmp_path, number):
     with Unanswered() as port:
-        command = [sys.executable, "-c", ASK, str(warm_dbt), *SEED, *options(tmp_path)]
-        asker = subprocess.Popen(command, env=child_environment({**environment, **port}), cwd=ROOT)
-        wait_until(lambda: commands_of(warm_dbt))
-        asker.send_signal(number)
-        asker.wait()
+        command = [*SEED, *options(tmp_path)]
+        with asking(warm_dbt, command, {**environment, **port}, number):
+            wait_until(lambda: commands_of(warm_dbt))
         wait_until(lambda: not commands_of(warm_dbt), seconds=45)
 
 

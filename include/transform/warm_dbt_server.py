@@ -3,8 +3,9 @@
     python -m include.transform.warm_dbt_server --socket /tmp/…/dbt.sock
 
 Runs in dbt's environment. The socket takes connections from the start: who asks early waits until
-dbt is warm. When a file of the project changes, the process starts over, and keeps those who wait.
-A child ends when the process that asked for it goes away, or the server does.
+dbt is warm. When a file of the project changes, the process starts over; it keeps those who wait
+and the commands that run. A child ends when the process that asked for it goes away, or the server
+does.
 """
 
 from __future__ import annotations
@@ -180,7 +181,9 @@ def _read_request(connection: socket.socket) -> tuple[dict[str, Any], int]:
     return json.loads(text), pipes[0]
 
 
-def _end_with(connection: int, lifeline: int, is_done: Callable[[], bool]) -> None:
+def _end_with(
+    connection: int, lifeline: int, is_done: Callable[[], bool], interrupted: threading.Event
+) -> None:
     """End this process when whoever asked for it or the server goes away.
 
     dbt takes the interrupt, and cancels its queries.
@@ -188,6 +191,7 @@ def _end_with(connection: int, lifeline: int, is_done: Callable[[], bool]) -> No
     select.select([connection, lifeline], [], [])
     if is_done():
         return
+    interrupted.set()
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(CANCEL_SECONDS)
     os._exit(INTERRUPTED)
@@ -200,7 +204,7 @@ def _run_and_exit(
 
     Who is interrupted gives no answer: dbt's status would blame the project.
     """
-    status, done = 0, threading.Event()
+    status, done, interrupted = 0, threading.Event(), threading.Event()
     try:
         for stream in (1, 2):
             os.dup2(pipe, stream)
@@ -210,7 +214,7 @@ def _run_and_exit(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(request["environment"])
-        ends = (connection.fileno(), lifeline, done.is_set)
+        ends = (connection.fileno(), lifeline, done.is_set, interrupted)
         threading.Thread(target=_end_with, args=ends, daemon=True).start()
         from dbt.cli.main import dbtRunner
 
@@ -220,14 +224,16 @@ def _run_and_exit(
             raise outcome.exception
     except BaseException as error:  # noqa: BLE001  (a child may never run on as a second server)
         sys.stdout.write(f"{type(error).__name__}: {error}\n")
-        status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+        status = FAILED
+        if isinstance(error, KeyboardInterrupt):
+            interrupted.set()
     finally:
         done.set()
         sys.stdout.flush()
         multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]  # its semaphores
         for stream in (1, 2):
             os.close(stream)
-        if status != INTERRUPTED:
+        if not interrupted.is_set():
             with suppress(OSError):
                 connection.sendall(json.dumps({"status": status}).encode() + b"\n")
         os._exit(status)
@@ -239,12 +245,13 @@ class Server:
     Args:
         listener: Bound and listening.
         project: The folder of ``dbt_project.yml``.
+        lifeline: Both ends of a pipe that nobody writes to: it breaks when this process dies,
+            however it dies.
     """
 
-    def __init__(self, listener: socket.socket, project: Path) -> None:
+    def __init__(self, listener: socket.socket, project: Path, lifeline: tuple[int, int]) -> None:
         self._listener = listener
-        # Nobody writes to this pipe; it breaks when this process dies, however it dies.
-        self._lifeline, self._held = os.pipe()
+        self._lifeline, self._held = lifeline
         self._project = project
         self._print = fingerprint(project)
         self._manifest = warm_up(project, [listener])
@@ -288,9 +295,14 @@ class Server:
         log.info("the project has changed: starting over")
         multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
         kept = []
-        for option, held in (("--listener", self._listener), ("--waiting", connection)):
-            held.set_inheritable(True)
-            kept += [option, str(held.fileno())]
+        for option, number in (
+            ("--listener", self._listener.fileno()),
+            ("--waiting", connection.fileno()),
+            ("--lifeline", self._lifeline),
+            ("--held", self._held),
+        ):
+            os.set_inheritable(number, True)
+            kept += [option, str(number)]
         module = "include.transform.warm_dbt_server"
         command = [sys.executable, "-m", module, *sys.argv[1:3], *kept]
         os.execv(sys.executable, command)  # noqa: S606  (no shell is what we want)
@@ -318,8 +330,8 @@ def main() -> int:
     """Serve until SIGTERM, then take the socket away."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--listener", type=int)
-    parser.add_argument("--waiting", type=int)
+    for kept in ("--listener", "--waiting", "--lifeline", "--held"):
+        parser.add_argument(kept, type=int)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     owner = os.getpid()
@@ -329,9 +341,10 @@ def main() -> int:
         _listen(given.socket) if given.listener is None else socket.socket(fileno=given.listener)
     )
     waiting = None if given.waiting is None else socket.socket(fileno=given.waiting)
+    lifeline = os.pipe() if given.held is None else (given.lifeline, given.held)
     try:
         began = time.monotonic()
-        server = Server(listener, settings().dbt_project)
+        server = Server(listener, settings().dbt_project, lifeline)
         sys.stdout.write(f"warm after {time.monotonic() - began:.1f} s\n")
         sys.stdout.flush()
         server.serve(waiting)

@@ -170,3 +170,15 @@ class OnCall:
                 return state, self.tasks(dag, run_id)
             assert time.monotonic() < deadline, self.states(dag, run_id)
             time.sleep(1)
+
+    def wait_for_success(self, dag, run_id):
+        """The tasks of a run that has to succeed; else the ends of its failed tasks' logs."""
+        state, tasks = self.wait(dag, run_id)
+        ends = [
+            f"{task['task_id']}: {self.log(dag, run_id, task['task_id'], attempt)[-3000:]}"
+            for task in tasks
+            if task["state"] == "failed"
+            for attempt in range(1, task["try_number"] + 1)
+        ]
+        assert state == "success", "\n".join(ends)
+        return tasks

@@ -130,8 +130,8 @@ def test_a_child_that_starts_first_waits_for_its_parent(on_call):
     assert on_call.states("late", late)["dbt_run.report"] is None
     assert "waiting for base: it was never built and tested" in gate_log(on_call, late)
     day = on_call.trigger("day")
-    assert on_call.wait("day", day)[0] == "success"
-    assert on_call.wait("late", late)[0] == "success"
+    on_call.wait_for_success("day", day)
+    on_call.wait_for_success("late", late)
     assert re.search(
         rf"open: base was built and tested: .*{re.escape(day)}", gate_log(on_call, late)
     )
@@ -139,15 +139,14 @@ def test_a_child_that_starts_first_waits_for_its_parent(on_call):
 
 def test_a_child_that_starts_after_its_parent_goes_on_at_once_but_not_with_old_news(on_call):
     day = on_call.trigger("day")
-    assert on_call.wait("day", day)[0] == "success"
+    on_call.wait_for_success("day", day)
     late = on_call.trigger("late")
-    state, tasks = on_call.wait("late", late)
-    assert state == "success"
+    tasks = on_call.wait_for_success("late", late)
     assert "waiting for" not in gate_log(on_call, late)
     (report,) = (task for task in tasks if task["task_id"] == "dbt_run.report")
     assert report["try_number"] == 1
     on_call.clear("late", late, "gates.base", "dbt_run.report")
-    assert on_call.wait("late", late)[0] == "success", "its own news are not old"
+    on_call.wait_for_success("late", late)  # its own news are not old
 
 
 def test_while_the_parent_fails_the_child_stays_unrun_and_goes_on_when_it_is_mended(
@@ -171,8 +170,8 @@ def test_while_the_parent_fails_the_child_stays_unrun_and_goes_on_when_it_is_men
 
     project.model("base", "day", GOOD)
     on_call.clear("day", day, "dbt_run.base", "dbt_test.base")
-    assert on_call.wait("day", day)[0] == "success"
-    assert on_call.wait("late", late)[0] == "success"
+    on_call.wait_for_success("day", day)
+    on_call.wait_for_success("late", late)
 
 
 def test_a_gate_that_has_waited_long_enough_fails_at_once_and_says_what_to_do(on_call):
@@ -185,7 +184,7 @@ def test_a_gate_that_has_waited_long_enough_fails_at_once_and_says_what_to_do(on
 
 def test_a_test_of_warn_severity_stores_its_failures_and_stops_nothing(project, on_call):
     day = on_call.trigger("day")
-    assert on_call.wait("day", day)[0] == "success"
+    on_call.wait_for_success("day", day)
     assert on_call.states("day", day)["dbt_run.after_warned"] == "success"
     assert "WARN=1" in on_call.log("day", day, "dbt_test.warned")
     warehouse = SnowflakeConnection.local(project.ports["SNOWFLAKE"], PASSWORD)
