@@ -1,7 +1,8 @@
 """One load of a stream at a time, whichever run, worker or deployment it comes from.
 
 A row of ``_SLUICE_LOCKS`` in the raw schema is a lease: it says who loads a stream and until when.
-Its holder renews it; who dies lets it run out, and a retry of the same run takes it over at once.
+Its holder renews it; who dies or is told to stop lets it run out, and a retry of the same run takes
+it over at once.
 """
 
 from __future__ import annotations
@@ -147,13 +148,18 @@ def locked(
     lease, done = Lease(warehouse, seal), threading.Event()
     renewing = threading.Thread(target=_renew, args=(lease, open_session, done), daemon=True)
     renewing.start()
+    was_stopped = False
     try:
         lease.take()
         yield lease
+    except SystemExit:  # in a statement, which the warehouse may well go on with
+        was_stopped = True
+        raise
     finally:
         done.set()
-        renewing.join()
-        lease.give_back()
+        if not was_stopped:
+            renewing.join()
+            lease.give_back()
 
 
 def _renew(lease: Lease, open_session: Callable[[], Warehouse], done: threading.Event) -> None:
