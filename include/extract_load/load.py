@@ -20,11 +20,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import snowflake.connector
+
 from include.connections import SnowflakeConnection
 from include.errors import LoadError, SluiceError, one_line
 from include.extract_load.lock import locked
 from include.extract_load.schema_change import types_of
-from include.extract_load.spool import KEYS, NEW, Seal, Spool
+from include.extract_load.spool import Seal, Spool
 from include.extract_load.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
@@ -41,14 +43,14 @@ def messages(seal: Seal, files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
         files: Where each of its segments is, by name.
 
     Yields:
-        For the rows, then for the swept keys: SCHEMA and, where there are any, one BATCH; at last
-        the STATE that the tap ended with.
+        For the rows, then for lists of keys: SCHEMA and, where there are any, one BATCH; at last
+        the STATE to go on from.
     """
-    beside = seal.is_whole  # into an empty table: nothing to merge with, each key comes once
-    parts = [(f"{seal.stream}{NEW if beside else ''}", seal.rows, () if beside else seal.rows.key)]
-    if seal.keys:
-        parts.append((f"{seal.stream}{KEYS}", seal.keys, ()))
-    for stream, part, key in parts:
+    parts = {} if seal.is_whole else {"": seal.rows}
+    for suffix, part in (parts | seal.beside).items():
+        stream = f"{seal.stream}{suffix}"
+        # Into an empty table: nothing to merge with, each key comes once.
+        key = () if suffix else part.key
         schema = {"schema": part.schema, "key_properties": list(key)}
         yield {"type": "SCHEMA", "stream": stream, **schema}
         if part.segments:
@@ -86,7 +88,8 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
     except SluiceError:
         raise
     except Exception as error:
-        log.exception("%s: not loaded", seal.stream)
+        if not isinstance(error, snowflake.connector.Error):  # its message tells all there is
+            log.exception("%s: not loaded", seal.stream)
         raise LoadError(f"{seal.stream}: {type(error).__name__}: {one_line(error)[:500]}") from None
     seconds = round(time.monotonic() - started, 1)
     rows = seal.rows.rows
@@ -97,7 +100,7 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
         "total": total,
         "bytes": seal.rows.bytes,
         "seconds": seconds,
-        "bookmark": dict(seal.state) if seal.replication == "incremental" else None,
+        "bookmark": dict(seal.state) if seal.replication != "full_table" else None,
         "columns": types_of(seal.rows.schema),
         "batched_at": seal.batched_at,
     }
@@ -120,7 +123,7 @@ def _deliver(
                 warehouse.replace_table()
             else:
                 warehouse.check_upsert()
-            deleted = warehouse.sweep()
+            deleted = warehouse.take_deleted()
             warehouse.write_ledger(deleted, round(time.monotonic() - started, 3))
             spool.mark_delivered()
             return deleted, warehouse.count(warehouse.table())
