@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from include.errors import LoadError
-from include.extract_load import spool as spools
 from include.extract_load.spool import SEAL, Keep, PartWriter, Seal, Spool
 
 SCHEMA = {"type": "object", "properties": {"id": {"type": ["null", "integer"]}}}
@@ -66,7 +65,7 @@ def test_a_changed_file_is_not_loaded(spool, tmp_path, change):
 def test_what_another_version_sealed_is_extracted_again(spool):
     sealed(spool)
     file = Path(f"{spool.path}/{SEAL}")
-    file.write_text(file.read_text().replace('"format": 2', '"format": 1'))
+    file.write_text(file.read_text().replace('"format": 3', '"format": 1'))
     with pytest.raises(LoadError, match="another version of Sluice; extract again"):
         spool.read_seal()
 
@@ -79,10 +78,9 @@ def test_an_extract_that_starts_anew_leaves_nothing_of_the_last(spool):
     assert sealed(spool) == content
 
 
-def test_a_large_stream_is_cut_into_segments(spool, monkeypatch):
-    monkeypatch.setattr(spools, "SEGMENT_BYTES", 20)
+def test_a_large_stream_is_cut_into_segments(spool):
     spool.start_anew()
-    writer = PartWriter(spool, "rows")
+    writer = PartWriter(spool, "rows", full=20)
     for _ in range(5):
         writer.write(b'{"id": 1}\n')
     assert [s.rows for s in writer.end(SCHEMA, ("id",)).segments] == [2, 2, 1]

@@ -26,6 +26,12 @@ def whole(table: Table) -> State:
     return {"bookmarks": {table.stream_id: {"version": 1}}}
 
 
+def is_of(state: State | None, stream: Stream) -> bool:
+    """Whether the stream's method of today left a state: another's is nothing to go on from."""
+    own = (state or {}).get("bookmarks", {}).get(stream.table.replace(".", "-"), {})
+    return bool(own.get("last_replication_method") == stream.replication.upper())
+
+
 class Bookmarks:
     """Reads and moves the bookmark of an incremental stream.
 

@@ -31,9 +31,15 @@ class LastOfEach:
 
     def lines(self) -> Iterator[bytes]:
         """The last record of each key, in the order in which they came."""
+        for lines in self.lists(ROWS_AT_A_TIME):
+            yield from lines
+
+    def lists(self, size: int) -> Iterator[list[bytes]]:
+        """What :meth:`lines` gives, so many at a time."""
         self._store()
-        for (line,) in self._database.execute("select line from record order by rowid"):
-            yield line
+        found = self._database.execute("select line from record order by rowid")
+        while rows := found.fetchmany(size):
+            yield [line for (line,) in rows]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The fast way to read a whole table: ``COPY`` straight to records, without the tap.
+"""The fast way to read a table, or rows of it: ``COPY`` straight to records, without the tap.
 
 The query gives, as JSON, what the tap and our filter would give (see
 :mod:`include.extract_load.column_types`); Postgres writes the lines, and they go to the disk as
@@ -8,7 +8,8 @@ they are, unless a column is masked.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ from include.extract_load.table import Table, quoted
 FORMAT = "with (format csv, quote e'\\x01', delimiter e'\\x02')"
 
 Write = Callable[[bytes], None]
+Key = Sequence[str]
 
 
 def copies(table: Table) -> bool:
@@ -30,47 +32,92 @@ def copies(table: Table) -> bool:
     return all(c.type.is_copied for c in table.columns)
 
 
-def copy_rows(
-    session: Any,
-    table: Table,
-    masking: Mapping[str, Change],
-    moment: str,
-    write: Write,
-) -> None:
-    """Write every row of a table as a record.
+@dataclass(frozen=True)
+class Copy:
+    """Reads a table in one session's snapshot.
 
-    Args:
-        session: A :func:`include.extract_load.table.session`; its snapshot is what is read.
+    Attributes:
+        session: A :func:`include.extract_load.table.session`.
         table: What to read.
         masking: What masks do, by column.
         moment: What to write as the time of extraction.
-        write: Takes a record, with its newline.
     """
-    columns = [f"{c.type.query(quoted(c.name))} as {quoted(c.name)}" for c in table.columns]
-    rows = f"select {', '.join(columns)} from {table.sql}"  # noqa: S608
-    with session.cursor() as cursor:
-        cursor.copy_expert(
-            f"copy (select row_to_json(r) from ({rows}) r) to stdout {FORMAT}",  # noqa: S608
-            _Lines(masked(write, masking) if masking else write, moment),
+
+    session: Any
+    table: Table
+    masking: Mapping[str, Change]
+    moment: str
+
+    def rows(self, write: Write) -> None:
+        """Write every row as a record, with its newline."""
+        self._copy(f"{self._columns} from {self.table.sql} t", self._records(write))
+
+    def rows_of(self, keys: Sequence[Key], write: Write) -> None:
+        """Write the rows that have one of these keys, as records."""
+        found = f"{self._columns} from {self._listed(keys)} join {self.table.sql} t on {self._same}"
+        self._copy(found, self._records(write))
+
+    def keys_without_row(self, keys: Sequence[Key], write: Write) -> None:
+        """Write those of these keys that no row has, as records of the key's columns."""
+        columns = [
+            f"{self.table.column(name).type.query(value)} as {quoted(name)}"
+            for name, value in self._values.items()
+        ]
+        row = f"select from {self.table.sql} t where {self._same}"
+        absent = f"{', '.join(columns)} from {self._listed(keys)} where not exists ({row})"
+        self._copy(absent, _Lines(write, b"\n"))
+
+    @property
+    def _columns(self) -> str:
+        return ", ".join(
+            f"{c.type.query(f't.{quoted(c.name)}')} as {quoted(c.name)}" for c in self.table.columns
         )
+
+    @property
+    def _values(self) -> dict[str, str]:
+        """Key column to the value of a listed key."""
+        column = self.table.column
+        return {name: f"k.k{n}::{column(name).type.name}" for n, name in enumerate(self.table.key)}
+
+    @property
+    def _same(self) -> str:
+        return " and ".join(f"t.{quoted(name)} = {value}" for name, value in self._values.items())
+
+    def _listed(self, keys: Sequence[Key]) -> str:
+        names = ", ".join(f"k{n}" for n in range(len(self.table.key)))
+        arrays = ", ".join(["%s::text[]"] * len(self.table.key))
+        with self.session.cursor() as cursor:
+            values = [list(column) for column in zip(*keys, strict=True)]
+            listed: bytes = cursor.mogrify(f"unnest({arrays}) k({names})", values)
+        return listed.decode()
+
+    def _records(self, write: Write) -> _Lines:
+        marks = {"_sdc_extracted_at": self.moment, "_sdc_batched_at": self.moment}
+        end = b"," + json.dumps(marks).encode()[1:] + b"\n"
+        return _Lines(masked(write, self.masking) if self.masking else write, end)
+
+    def _copy(self, selected: str, lines: _Lines) -> None:
+        rows = f"select row_to_json(r) from (select {selected}) r"  # noqa: S608
+        with self.session.cursor() as cursor:
+            cursor.copy_expert(f"copy ({rows}) to stdout {FORMAT}", lines)
 
 
 class _Lines:
-    """The file that psycopg2 writes to, a row at a time; adds what the target would have added.
+    """The file that psycopg2 writes to, a row at a time.
 
     Args:
         write: Takes a record, with its newline.
-        moment: The time of extraction.
+        end: In place of a record's closing brace, where it adds something, and a newline.
     """
 
-    def __init__(self, write: Write, moment: str) -> None:
-        marks = {"_sdc_extracted_at": moment, "_sdc_batched_at": moment}
-        self._end = b"," + json.dumps(marks).encode()[1:] + b"\n"
+    def __init__(self, write: Write, end: bytes) -> None:
         self._write = write
+        self._end = end
+        self._cut = -2 if end.startswith(b",") else -1
 
     def write(self, line: bytes) -> None:
         """Take a row."""
-        self._write(line[:-2] + self._end)
+        self._write(line[: self._cut] + self._end)
 
 
 def masked(write: Write, masking: Mapping[str, Change]) -> Write:

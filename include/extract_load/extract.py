@@ -15,14 +15,16 @@ from typing import Any
 
 from include.connections import PostgresConnection
 from include.errors import ExtractError, SchemaChangeError, SourceFileError
-from include.extract_load.bookmark import Bookmarks, State, whole
-from include.extract_load.compact import last_of_each
-from include.extract_load.copy import copies, copy_rows, last_value
+from include.extract_load.bookmark import Bookmarks, State, is_of, whole
+from include.extract_load.change_log import ChangeLog
+from include.extract_load.compact import LastOfEach, last_of_each
+from include.extract_load.copy import Copy, copies, last_value
 from include.extract_load.filter import Filter
 from include.extract_load.schema_change import SchemaChange, types_of
 from include.extract_load.source import Stream
-from include.extract_load.spool import Keep, Part, PartWriter, Seal, Spool
+from include.extract_load.spool import MEGABYTE, Keep, Part, PartWriter, Seal, Spool
 from include.extract_load.table import (
+    KEYS_AT_A_TIME,
     Table,
     catalog,
     describe,
@@ -45,12 +47,25 @@ class _Seen:
         at: The database's clock.
         change: What became of its columns since the last load.
         start: The bookmark to go on from; None reads all rows.
+        bookmarks: How to move it, where it is a value of the replication key.
     """
 
     table: Table
     at: str
     change: SchemaChange
     start: State | None
+    bookmarks: Bookmarks | None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read: the parts of a seal, and its state."""
+
+    seen: _Seen
+    rows: Part
+    state: State
+    keys: Part | None = None
+    gone: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,7 @@ class Extract:
 
     Attributes:
         connection: The source.
+        source: Its name.
         stream: What to read.
         spool: Where to.
         committed: The bookmark that the last load committed; None reads all rows.
@@ -66,21 +82,43 @@ class Extract:
     """
 
     connection: PostgresConnection
+    source: str
     stream: Stream
     spool: Spool
     committed: State | None
     columns: Mapping[str, str] | None
 
-    def run(self, source: str, run_id: str) -> Seal:
+    def run(self, run_id: str) -> Seal:
         """Read and seal.
 
         Raises:
             SourceFileError: The stream does not fit its table.
             SchemaChangeError: Its columns changed, and it is told to freeze them.
-            SourceDataError: Rows cannot be taken as they are.
+            SourceDataError: Rows cannot be taken as they are, or the log has lost changes.
             ExtractError: The database or the tap failed.
         """
         self.spool.start_anew()
+        stream = self.stream
+        read = self._read_log() if stream.replication == "log_based" else self._read_table()
+        content = Seal(
+            source=self.source,
+            stream=stream.name,
+            run_id=run_id,
+            replication=stream.replication,
+            batched_at=read.seen.at,
+            rows=read.rows,
+            keys=read.keys,
+            gone=read.gone,
+            marks_deleted=stream.deleted_rows == "mark",
+            first_state=self.committed,
+            state=read.state,
+            change=str(read.seen.change),
+        )
+        self.spool.seal(content)
+        return content
+
+    def _read_table(self) -> _Read:
+        """With the tap, or with COPY where it may be."""
         stream = self.stream
         with ExitStack() as stack:
             may_copy = stream.fast and not self.committed
@@ -88,41 +126,74 @@ class Extract:
             with session(self.connection) as made:
                 seen = self._look_up(made)
                 copied = stream.fast and not seen.start and copies(seen.table)
-                log.info(
-                    "%s: reading %s rows with %s",
-                    stream.name,
-                    "new" if seen.start else "all",
-                    "COPY" if copied else "the tap",
-                )
-                read = self._copy(made, seen) if copied else None
-            if not read:
-                read = self._tap(started or stack.enter_context(self._start_tap()), seen)
-        rows, state = read
-        content = Seal(
-            source=source,
-            stream=stream.name,
-            run_id=run_id,
-            replication=stream.replication,
-            batched_at=seen.at,
-            rows=rows,
-            keys=self._keys(seen.table) if self.committed and stream.deletes == "sweep" else None,
-            first_state=self.committed,
-            state=state,
-            change=str(seen.change),
-        )
-        self.spool.seal(content)
-        return content
+                self._say(seen, "COPY" if copied else "the tap")
+                found = self._copy(made, seen) if copied else None
+            if not found:
+                found = self._tap(started or stack.enter_context(self._start_tap()), seen)
+        keys = None
+        if self.committed and stream.deletes == "sweep":
+            # After the rows: so no new row is taken for a deleted one.
+            with session(self.connection) as made:
+                keys = self._keys(made, seen.table)
+        return _Read(seen, *found, keys=keys)
+
+    def _read_log(self) -> _Read:
+        """With COPY: all rows, or those that the log says have changed."""
+        changes = ChangeLog.of(self.connection, self.source, self.stream)
+        if not self.committed:
+            with changes.begin() as (position, snapshot):
+                with session(self.connection, snapshot) as made:
+                    seen = self._look_up(made)
+                    self._say(seen, "COPY")
+                    return _Read(seen, self._copy_all(made, seen), changes.bookmark(position))
+        with (
+            changes.since(self.committed) as found,
+            changes.session_that_sees(found.transactions) as made,
+        ):
+            seen, state = self._look_up(made), changes.bookmark(found.until)
+            self._say(seen, "the server's log")
+            if not found.tell_all:
+                keys = self._keys(made, seen.table)
+                return _Read(seen, self._copy_all(made, seen), state, keys=keys)
+            rows, gone = self._copy_changed(made, seen, found.keys)
+            return _Read(seen, rows, state, gone=gone)
+
+    def _copy_changed(self, made: Any, seen: _Seen, changed: LastOfEach) -> tuple[Part, Part]:
+        """The rows that changed, and the keys of those that are no longer there."""
+        copy, rows, gone = self._copier(made, seen), self._writer("rows"), self._writer("gone")
+        for lines in changed.lists(KEYS_AT_A_TIME):
+            keys_ = [json.loads(line) for line in lines]
+            if seen.start:
+                copy.rows_of(keys_, rows.write)
+            copy.keys_without_row(keys_, gone.write)
+        if not seen.start:
+            copy.rows(rows.write)
+        table = seen.table
+        schema = table.warehouse_schema()
+        return rows.end(schema, table.key), gone.end(table.key_schema(), table.key)
+
+    def _say(self, seen: _Seen, how: str) -> None:
+        which = "new" if seen.start else "all"
+        log.info("%s: reading %s rows with %s", self.stream.name, which, how)
+
+    def _writer(self, part: str) -> PartWriter:
+        return PartWriter(self.spool, part, self.stream.batch_size * MEGABYTE)
+
+    def _copier(self, made: Any, seen: _Seen) -> Copy:
+        masking = seen.table.masking(self.connection.mask_salt)
+        return Copy(made, seen.table, masking, seen.at)
+
+    def _copy_all(self, made: Any, seen: _Seen) -> Part:
+        writer = self._writer("rows")
+        self._copier(made, seen).rows(writer.write)
+        return writer.end(seen.table.warehouse_schema(), seen.table.key)
 
     def _copy(self, made: Any, seen: _Seen) -> tuple[Part, State]:
-        table = seen.table
-        writer = PartWriter(self.spool, "rows")
-        copy_rows(made, table, table.masking(self.connection.mask_salt), seen.at, writer.write)
-        state = whole(table)
-        if self.stream.replication_key:
-            bookmarks = Bookmarks(self.stream, table)
-            reached = bookmarks.at(last_value(made, table, self.stream.replication_key))
-            state = bookmarks.end(self.committed, reached)
-        return writer.end(table.warehouse_schema(), table.key), state
+        rows, table, state = self._copy_all(made, seen), seen.table, whole(seen.table)
+        if seen.bookmarks:
+            reached = seen.bookmarks.at(last_value(made, table, self.stream.replication_key))
+            state = seen.bookmarks.end(self.committed, reached)
+        return rows, state
 
     def _start_tap(self) -> AbstractContextManager[Tap]:
         schema = self.stream.table.partition(".")[0]
@@ -130,8 +201,7 @@ class Extract:
         return tap(config, self.connection.secrets, goes_on=bool(self.committed))
 
     def _tap(self, started: Tap, seen: _Seen) -> tuple[Part, State]:
-        table, key = seen.table, self.stream.replication_key
-        bookmarks = Bookmarks(self.stream, table) if key else None
+        table, bookmarks = seen.table, seen.bookmarks
         lines = started.read(
             catalog(table, self.stream, self.connection.database),
             bookmarks.start(seen.start) if bookmarks else None,
@@ -144,7 +214,7 @@ class Extract:
     def _filter(self, lines: Iterable[bytes], table: Table, at: str) -> tuple[Part, State]:
         """Spool what the tap says; returns the last state that it told."""
         records = Filter(table, table.changes(self.connection.mask_salt), at)
-        writer = PartWriter(self.spool, "rows")
+        writer = self._writer("rows")
         with nullcontext() if table.key_is_unique else last_of_each() as last:
             for number, line in enumerate(lines, 1):
                 if (record := records.record(line, number)) is None:
@@ -157,18 +227,18 @@ class Extract:
                 writer.write(record)
         return writer.end(table.warehouse_schema(), table.key), records.state
 
-    def _keys(self, table: Table) -> Part:
-        """The keys of all rows, read after the rows: so no new row is taken for a deleted one."""
-        writer = PartWriter(self.spool, "keys")
-        with session(self.connection) as made:
-            for key in keys(made, table):
-                writer.write((json.dumps(dict(zip(table.key, key, strict=True))) + "\n").encode())
+    def _keys(self, made: Any, table: Table) -> Part:
+        """The keys of all rows that a session sees."""
+        writer = self._writer("keys")
+        for key in keys(made, table):
+            writer.write((json.dumps(dict(zip(table.key, key, strict=True))) + "\n").encode())
         return writer.end(table.key_schema(), table.key)
 
     def _look_up(self, made: Any) -> _Seen:
         table, key = describe(made, self.stream), self.stream.replication_key
-        if key:
-            Bookmarks(self.stream, table).check()
+        bookmarks = Bookmarks(self.stream, table) if key else None
+        if bookmarks:
+            bookmarks.check()
             if count := without_value(made, table, key):
                 log.warning(
                     "%s: %s rows have no %s; no change of theirs is ever seen",
@@ -187,7 +257,8 @@ class Extract:
             log.warning("%s: %s %s", self.stream.name, self.stream.table, change)
         # A new column, or one of another type, may hold values in rows that nobody has touched.
         anew = bool(change.gained or change.changed)
-        return _Seen(table, moment(made), change, None if anew else self.committed)
+        start = None if anew else self.committed
+        return _Seen(table, moment(made), change, start, bookmarks)
 
 
 def extract(job: dict[str, Any]) -> dict[str, Any]:
@@ -210,13 +281,14 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
     stream = Stream.from_dict(job["stream"])
     work = Extract(
         PostgresConnection.from_dict(job["connection"]),
+        job["source"],
         stream,
         Spool(job["spool_root"], job["source"], stream.name, job["run_id"]),
-        job["bookmark"] if stream.replication == "incremental" else None,
+        job["bookmark"] if is_of(job["bookmark"], stream) else None,
         job["columns"],
     )
     try:
-        seal = work.run(job["source"], job["run_id"])
+        seal = work.run(job["run_id"])
     except SourceFileError as error:
         raise SourceFileError(f"{job['source']}.yml: {error}") from None
     if job["loaded_at"] and (gone := work.spool.prune(job["loaded_at"], Keep(**job["keep"]))):

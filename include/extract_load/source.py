@@ -14,8 +14,9 @@ from typing import Any, Self
 from include.config_file import ConfigFile
 from include.errors import SourceFileError, nearest
 
-REPLICATIONS = ("full_table", "incremental")
+REPLICATIONS = ("full_table", "incremental", "log_based")
 DELETES = ("none", "sweep")
+DELETED_ROWS = ("remove", "mark")
 SCHEMA_CHANGES = ("evolve", "freeze")
 MASKS = ("redact", "hash", "drop")
 LOOKBACK = r"|\d+[smhd]?"
@@ -33,7 +34,7 @@ STREAM_KEYS: Mapping[str, Mapping[str, Any]] = {
         "enum": REPLICATIONS,
         "default": "full_table",
         "description": "full_table: all rows, every run. incremental: rows whose replication_key"
-        " is at or above the last one seen.",
+        " is at or above the last one seen. log_based: rows that the server's log tells of.",
     },
     "replication_key": {
         **_NAME,
@@ -52,7 +53,19 @@ STREAM_KEYS: Mapping[str, Mapping[str, Any]] = {
     "deletes": {
         "enum": DELETES,
         "default": "none",
-        "description": "For incremental: sweep removes what the source no longer has.",
+        "description": "For incremental: sweep finds what the source no longer has. log_based"
+        " always does.",
+    },
+    "deleted_rows": {
+        "enum": DELETED_ROWS,
+        "default": "remove",
+        "description": "What becomes of rows that the source no longer has: remove, or mark, which"
+        " sets their _SDC_DELETED_AT.",
+    },
+    "publication": {
+        **_NAME,
+        "default": "sluice",
+        "description": "For log_based: the publication that has the table.",
     },
     "lookback": {
         "type": ["string", "integer"],
@@ -73,6 +86,12 @@ STREAM_KEYS: Mapping[str, Mapping[str, Any]] = {
         "default": False,
         "description": "Whether whole loads are read with COPY instead of the tap.",
     },
+    "batch_size": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 512,
+        "description": "Megabytes of rows in a file of the spool, before compression.",
+    },
 }
 DEFAULTS = {key: form["default"] for key, form in STREAM_KEYS.items() if "default" in form}
 DEFAULT_KEYS = {key: STREAM_KEYS[key] for key in (*DEFAULTS, "replication_key")}
@@ -92,16 +111,19 @@ class Stream:
     Attributes:
         name: The raw table's name, in lower case.
         table: ``schema.table`` in the source.
-        replication: ``full_table`` or ``incremental``.
+        replication: ``full_table``, ``incremental`` or ``log_based``.
         replication_key: The column that grows with every change, for ``incremental``.
         key: Columns that identify a row; empty takes the table's primary key.
         columns: Columns to keep; empty keeps all.
         masks: Column to ``redact`` (text becomes ``***``, other values NULL), ``hash`` or ``drop``.
-        deletes: ``sweep`` compares keys after each load and removes what the source no longer has.
+        deletes: ``sweep`` compares keys after each load, to find what the source no longer has.
+        deleted_rows: ``remove`` these rows, or ``mark`` them.
+        publication: The publication that ``log_based`` reads.
         lookback: How far before its bookmark ``incremental`` reads again: ``30m``, ``2h``, ``1d``,
             or a number for a key that is one; empty for not at all.
         schema_changes: ``evolve``: columns may come, go and change; ``freeze``: that is an error.
         fast: Whether full and first loads are read with ``COPY`` instead of the tap.
+        batch_size: Megabytes of rows in a file of the spool, before compression.
     """
 
     name: str
@@ -112,9 +134,12 @@ class Stream:
     columns: tuple[str, ...] = ()
     masks: Mapping[str, str] = field(default_factory=dict)
     deletes: str = "none"
+    deleted_rows: str = "remove"
+    publication: str = "sluice"
     lookback: str = ""
     fast: bool = False
     schema_changes: str = "evolve"
+    batch_size: int = 512
 
     def to_dict(self) -> dict[str, Any]:
         """For the standard input of a child process."""
@@ -176,6 +201,12 @@ class _SourceFile(ConfigFile):
         replication = self.choice(values["replication"], f"{where}.replication", REPLICATIONS)
         incremental = replication == "incremental"
         deletes = self.choice(values["deletes"], f"{where}.deletes", DELETES)
+        finds_deleted = replication == "log_based" or (incremental and deletes == "sweep")
+        if own.get("deleted_rows") == "mark" and not finds_deleted:
+            raise self.fail(
+                f"{where}.deleted_rows",
+                "mark needs replication: log_based, or incremental with deletes: sweep",
+            )
         masks = self.mapping(values.get("masks", {}), f"{where}.masks")
         return Stream(
             name=name,
@@ -188,12 +219,20 @@ class _SourceFile(ConfigFile):
             columns=self.names(values.get("columns", []), f"{where}.columns"),
             masks={c: self.choice(m, f"{where}.masks.{c}", MASKS) for c, m in masks.items()},
             deletes=deletes if incremental else "none",
+            deleted_rows=self.choice(values["deleted_rows"], f"{where}.deleted_rows", DELETED_ROWS),
+            publication=self.text(values, "publication", f"{where}."),
             lookback=self.lookback(values["lookback"], where) if incremental else "",
             fast=self.flag(values["fast"], f"{where}.fast"),
             schema_changes=self.choice(
                 values["schema_changes"], f"{where}.schema_changes", SCHEMA_CHANGES
             ),
+            batch_size=self.number(values["batch_size"], f"{where}.batch_size"),
         )
+
+    def number(self, value: Any, key: str) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.fail(key, f"expected a whole number from 1 on, found {value!r}")
+        return value
 
     def lookback(self, value: Any, where: str) -> str:
         if not re.fullmatch(LOOKBACK, str(value)):

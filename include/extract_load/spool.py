@@ -2,7 +2,8 @@
 
     <spool root>/<source>/<stream>/<run id>/
         rows-0000.jsonl.gz   bare records, one a line: the form of Singer BATCH files
-        keys-0000.jsonl.gz   keys of all rows of the source, for streams that sweep deletes
+        keys-0000.jsonl.gz   keys of all rows of the source, where deleted rows are swept
+        gone-0000.jsonl.gz   keys of deleted rows, where the source's log tells them
         seal.json            written last: schemas, counts, hashes, first and last state
         delivered            written by load, once the warehouse has it all
 
@@ -29,11 +30,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from include.errors import LoadError
 
-FORMAT = 2
+FORMAT = 3
 SEAL = "seal.json"
 DELIVERED = "delivered"
-NEW, KEYS = "__new", "__keys"
-SEGMENT_BYTES = 512 * 1024 * 1024  # before compression; about 100 MB after it
+NEW, KEYS, GONE = "__new", "__keys", "__gone"
+MEGABYTE = 1024 * 1024
 BLOCK_BYTES = 64 * 1024  # what is compressed at a time
 GZIP = 31  # zlib's word for a gzip file; its header has no time in it
 GZIP_LEVEL = 1
@@ -80,6 +81,9 @@ class Seal:
 
     Attributes:
         batched_at: The source database's clock when extract began: later spools are newer.
+        rows: What is new in the source, or all it has.
+        keys: The keys that the source has.
+        gone: Keys that it had.
         first_state: The bookmark that extract went on from, or None.
         state: The bookmark to go on from once this spool is loaded.
         change: What became of the columns since the last load; empty for nothing.
@@ -95,22 +99,25 @@ class Seal:
     first_state: Mapping[str, Any] | None
     state: Mapping[str, Any]
     change: str = ""
+    gone: Part | None = None
+    marks_deleted: bool = False
+
+    @property
+    def beside(self) -> dict[str, Part]:
+        """The parts that a load puts into tables beside the raw one, by suffix."""
+        parts = {NEW: self.rows if self.is_whole else None, KEYS: self.keys, GONE: self.gone}
+        return {suffix: part for suffix, part in parts.items() if part}
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """The files of all parts."""
-        return self.rows.segments + (self.keys.segments if self.keys else ())
+        parts = (self.rows, self.keys, self.gone)
+        return tuple(segment for part in parts if part for segment in part.segments)
 
     @property
     def is_whole(self) -> bool:
         """Whether it holds all rows of the source, to take the place of those loaded before."""
         return not self.first_state
-
-    @property
-    def tables_beside(self) -> tuple[str, ...]:
-        """Suffixes of the tables that a load makes beside the raw one."""
-        new = (NEW,) if self.is_whole else ()
-        return new + ((KEYS,) if self.keys else ())
 
     def to_json(self) -> str:
         """The text of ``seal.json``."""
@@ -122,9 +129,8 @@ class Seal:
         values = json.loads(text)
         if values.pop("format") != FORMAT:
             raise LoadError("the spool was written by another version of Sluice; extract again")
-        values["rows"] = _part(values["rows"])
-        values["keys"] = _part(values["keys"]) if values["keys"] else None
-        return cls(**values)
+        parts = {name: _part(values[name]) for name in ("rows", "keys", "gone") if values[name]}
+        return cls(**values | parts)
 
 
 def _part(values: Mapping[str, Any]) -> Part:
@@ -295,12 +301,14 @@ class PartWriter:
 
     Args:
         spool: Where to.
-        name: ``rows`` or ``keys``.
+        name: ``rows``, ``keys`` or ``gone``.
+        full: Bytes of a segment, before compression.
     """
 
-    def __init__(self, spool: Spool, name: str) -> None:
+    def __init__(self, spool: Spool, name: str, full: int = 512 * MEGABYTE) -> None:
         self._spool = spool
         self._name = name
+        self._full = full
         self._segments: list[Segment] = []
         self._file: _Hashed | None = None
         self._gzip = zlib.compressobj(GZIP_LEVEL, wbits=GZIP)
@@ -319,7 +327,7 @@ class PartWriter:
         if len(self._block) >= BLOCK_BYTES:
             self._file.write(self._gzip.compress(self._block))
             self._block.clear()
-        if self._size >= SEGMENT_BYTES:
+        if self._size >= self._full:
             self._end_segment()
 
     def _next(self) -> str:

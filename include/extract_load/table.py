@@ -144,21 +144,40 @@ def quoted(name: str) -> str:
 
 
 @contextmanager
-def session(connection: PostgresConnection) -> Iterator[Any]:
-    """A read-only session in UTC, in which every statement sees the same moment.
+def database_errors(connection: PostgresConnection) -> Iterator[None]:
+    """Around what is asked of a database.
 
     Raises:
         ExtractError: The database cannot be reached, or ends a statement.
     """
     where = f"{connection.user}@{connection.host}:{connection.port}/{connection.database}"
     try:
-        with closing(psycopg2.connect(**connection.connect_args())) as made:
-            made.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            with made.cursor() as cursor:
-                cursor.execute("set local timezone = 'UTC'")
-            yield made
+        yield
     except psycopg2.Error as error:
         raise ExtractError(f"{where}: {one_line(error)}") from None
+
+
+@contextmanager
+def session(connection: PostgresConnection, snapshot: str = "") -> Iterator[Any]:
+    """A read-only session in UTC, in which every statement sees the same moment.
+
+    Args:
+        connection: The database.
+        snapshot: The name of one that another session has exported; else that of its first query.
+
+    Raises:
+        ExtractError: The database cannot be reached, or ends a statement.
+    """
+    with (
+        database_errors(connection),
+        closing(psycopg2.connect(**connection.connect_args())) as made,
+    ):
+        made.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with made.cursor() as cursor:
+            if snapshot:
+                cursor.execute("set transaction snapshot %s", [snapshot])
+            cursor.execute("set local timezone = 'UTC'")
+        yield made
 
 
 def moment(made: Any) -> str:

@@ -13,7 +13,7 @@ import snowflake.connector
 from include.connections import SnowflakeConnection
 from include.errors import LoadError, StaleSpoolError
 from include.extract_load.schema_change import types_of, widens
-from include.extract_load.spool import KEYS, NEW, Seal
+from include.extract_load.spool import GONE, KEYS, NEW, Seal
 
 LOCKS = "_SLUICE_LOCKS"
 LOCK_COLUMNS = {
@@ -109,7 +109,7 @@ class Warehouse:
         Raises:
             StaleSpoolError: The ledger has a load of a spool that was extracted later.
         """
-        for suffix in self._seal.tables_beside:
+        for suffix in self._seal.beside:
             self.run(f"drop table if exists {self.table(suffix)}")
         newer = self.run(
             f"select run_id from {self._ledger} where source = %s and stream = %s"  # noqa: S608
@@ -155,19 +155,28 @@ class Warehouse:
         marked = f"_SDC_BATCHED_AT = '{self._seal.batched_at}'::timestamp_tz"
         self._expect("rows", self.count(self.table(), marked), self._seal.rows.rows)
 
-    def sweep(self) -> int:
-        """Delete the rows whose keys the source no longer has; returns how many."""
-        if self._seal.keys is None:
-            return 0
-        keys = self.table(KEYS)
-        self._expect("keys", self.count(keys), self._seal.keys.rows)
-        same = " and ".join(f"k.{quoted(c)} = t.{quoted(c)}" for c in self._seal.keys.key)
-        gone = f"not exists (select 1 from {keys} k where {same})"  # noqa: S608
-        found = self.run(f"select count(*) from {self.table()} t where {gone}")[0][0]  # noqa: S608
-        if found:
-            self.run(f"delete from {self.table()} t where {gone}")  # noqa: S608
-        self.run(f"drop table {keys}")
-        return int(found)
+    def take_deleted(self) -> int:
+        """Remove or mark the rows that the source no longer has; returns how many."""
+        seal, table = self._seal, self.table()
+        found = 0
+        for suffix, part, which in ((KEYS, seal.keys, "not exists"), (GONE, seal.gone, "exists")):
+            if part is None:
+                continue
+            keys = self.table(suffix)
+            self._expect("keys", self.count(keys), part.rows)
+            same = " and ".join(f"k.{quoted(c)} = t.{quoted(c)}" for c in part.key)
+            gone = f"{which} (select 1 from {keys} k where {same})"  # noqa: S608
+            change = f"delete from {table} t"  # noqa: S608
+            if seal.marks_deleted:
+                gone += " and t._sdc_deleted_at is null"
+                moment = f"'{seal.batched_at}'::timestamp_tz"
+                change = f"update {table} t set _sdc_deleted_at = {moment}"  # noqa: S608
+            here = self.run(f"select count(*) from {table} t where {gone}")[0][0]  # noqa: S608
+            if here:
+                self.run(f"{change} where {gone}")
+            self.run(f"drop table {keys}")
+            found += int(here)
+        return found
 
     def _expect(self, what: str, delivered: int, sealed: int) -> None:
         if delivered != sealed:

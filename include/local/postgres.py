@@ -109,6 +109,7 @@ def _create_databases(server: Server) -> None:
                 statement = sql.SQL(verb + " role {} login password {}")
                 name = sql.Identifier(role)
                 cursor.execute(statement.format(name, sql.Literal(server.password)))
+            cursor.execute("alter role shop_reader replication")  # for replication: log_based
             for database, owner in (("shop", "shop_owner"), ("airflow", "airflow")):
                 cursor.execute("select 1 from pg_database where datname = %s", [database])
                 if not cursor.fetchone():

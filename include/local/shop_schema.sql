@@ -109,6 +109,9 @@ create index on order_items (updated_at);
 create index on payments (order_id);
 create index on payments (updated_at);
 
+create publication sluice for table
+    addresses, customers, order_items, orders, payments, products, suppliers, web_events;
+
 grant usage on schema public to shop_reader;
 grant select on all tables in schema public to shop_reader;
 alter default privileges in schema public grant select on tables to shop_reader;

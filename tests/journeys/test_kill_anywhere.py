@@ -34,6 +34,7 @@ STREAMS = (
     Stream("orders_fast", "public.orders", "incremental", "at", deletes="sweep", fast=True),
     Stream("orders_full", "public.orders"),
     Stream("keyless", "public.keyless"),
+    Stream("orders_log", "public.orders", "log_based"),
 )
 TABLES = """
 create table orders (id int primary key, note text, price numeric(12, 2), at timestamptz not null);
@@ -41,6 +42,7 @@ create table keyless (note text);
 insert into orders select n, repeat('x', n % 90), n / 3.0, now() from generate_series(1, 4000) n;
 insert into keyless select repeat('y', n % 9) from generate_series(1, 500) n;
 grant select on orders, keyless to shop_reader;
+create publication sluice for table orders;
 """
 CHANGES = """
 delete from orders where id % 97 = {seed} % 97;
@@ -50,7 +52,8 @@ select 10000 * {seed} + n, 'new', n, clock_timestamp() from generate_series(1, 5
 delete from keyless where ctid in (select ctid from keyless limit 3);
 insert into keyless values ('new {seed}'), ('new {seed}');
 """
-# Step, victim and signal; the moment is drawn. A step's own processes, its servers, and the task.
+# Step, victim and signal; the moment is drawn: so many seconds after the step began, or when it has
+# written a file to its spool. The victims: a step's own processes, its servers, and the task.
 VICTIMS = [
     (step, victim, number)
     for step, victims in {
@@ -60,6 +63,7 @@ VICTIMS = [
     for victim in victims
     for number in (signal.SIGKILL, signal.SIGTERM)
 ]
+FILES = {"extract": ("rows-0000.jsonl.gz", "seal.json"), "load": ("delivered",)}
 
 
 class Scene:
@@ -112,6 +116,15 @@ class Scene:
         process.stdin.write(json.dumps(job).encode())
         process.stdin.close()
         return process
+
+    def wait(self, moment, process, stream, run_id):
+        """Some seconds, or until a file is in the spool, or the task has ended before it is."""
+        if isinstance(moment, float):
+            time.sleep(moment)
+            return
+        file = self.folder / "spool" / "shop" / stream / run_id / moment
+        while process.poll() is None and not file.exists():
+            time.sleep(0.001)
 
     def strike(self, victim, number, process):
         """Send a signal to one of the processes; False where there is none any more."""
@@ -172,8 +185,9 @@ def points():
     order = [v for v in chance.sample(VICTIMS, len(VICTIMS)) if v[1] not in spared]
     for n in range(POINTS):
         step, victim, number = order[n % len(order)]
-        moment = chance.uniform(0.05, 1.2 if step == "extract" else 2.2)
-        name = f"{n:03}-{step}-{victim}-{number.name}-{moment:.2f}s"
+        seconds = round(chance.uniform(0.05, 1.2 if step == "extract" else 2.2), 2)
+        moment = chance.choice((seconds, *FILES[step]))
+        name = f"{n:03}-{step}-{victim}-{number.name}-{moment}"
         found.append(pytest.param(n, step, victim, number, moment, id=name))
     return found
 
@@ -186,7 +200,7 @@ def test_after_a_retry_the_warehouse_equals_the_source(scene, n, step, victim, n
     for one in ("extract", "load"):
         process = scene.task(one, stream, f"run-{n}")
         if one == step:
-            time.sleep(moment)
+            scene.wait(moment, process, stream.name, f"run-{n}")
             scene.strike(victim, number, process)
         status = process.wait(STEP_SECONDS)
         wait_until(lambda: not scene.left_over(), 60)
