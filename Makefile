@@ -38,9 +38,10 @@ test: ## Run every test on real parts
 	@$(VENVS)/test/bin/python -m pytest tests --ignore=tests/dags -n 2 --dist loadfile
 	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
 
-chaos: ## Kill every part of extract and load at POINTS=56 moments, SEED=1
+chaos: ## Kill every part of extract and load at POINTS=56 moments; HISTORIES=90 of a table; SEED=1
 	@scripts/install.sh $(LOCKED)
-	@SLUICE_CHAOS_POINTS=$(or $(POINTS),56) SLUICE_CHAOS_SEED=$(or $(SEED),1) $(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py
+	@SLUICE_CHAOS_POINTS=$(or $(POINTS),56) SLUICE_HISTORIES=$(or $(HISTORIES),90) SLUICE_CHAOS_SEED=$(or $(SEED),1) \
+		$(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py tests/journeys/test_any_history.py
 
 check: ## Lint, types, stale generated files
 	@scripts/install.sh dbt lint test-airflow

@@ -76,6 +76,17 @@ class Pipe:
             for statement in statements:
                 cursor.execute(statement.replace("{}", self.stream.name))
 
+    def drop(self):
+        """Drop the table, and the slot that its log is read from."""
+        self.change("drop table {}")
+        with closing(self.shop.connect("shop", "postgres")) as connection:
+            connection.autocommit = True
+            slot = f"sluice_shop_{self.stream.name}"
+            connection.cursor().execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
+                f" where slot_name = '{slot}'"
+            )
+
     def go(self, run_id):
         """Extract and load; what load says."""
         self.extract(run_id)

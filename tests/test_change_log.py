@@ -32,12 +32,7 @@ def pipe(shop, shop_connection, local_snowflake, tmp_path, request, monkeypatch)
         "alter publication sluice add table {}",
     )
     yield made
-    with closing(shop.connect("shop", "postgres")) as connection:
-        connection.autocommit = True
-        connection.cursor().execute(
-            "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
-            f" where slot_name = 'sluice_shop_{name}'"
-        )
+    made.drop()
 
 
 def source_rows(pipe):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 import snowflake.connector
 
 from include.connections import PostgresConnection, SnowflakeConnection
-from include.extract_load.column_types import NESTED, ColumnType
+from include.extract_load.column_types import FLOATS, NESTED, ColumnType
 from include.extract_load.source import Source, Stream
 from include.extract_load.table import Column, Table, describe, quoted, session
 
@@ -53,9 +54,15 @@ def _plain(value: Any, kind: ColumnType) -> Any:
         return "[]" if kind.is_array else None
     if kind.is_array or kind.base in NESTED:
         decoded = json.loads(value) if isinstance(value, str) else value
-        return json.dumps(decoded, sort_keys=True)
+        return None if decoded is None else json.dumps(decoded, sort_keys=True)
+    if kind.base in ("numeric", *FLOATS) and not math.isfinite(value := Decimal(str(value))):
+        return None  # the warehouse's numbers are finite
     if kind.base == "numeric":
-        return f"{Decimal(value).normalize():f}"
+        return f"{value.normalize():f}"
+    if kind.base in FLOATS:
+        return float(value)
+    if kind.base == "bit":
+        return str(value) in ("1", "True")
     if isinstance(value, datetime):
         moment = value if value.tzinfo else value.replace(tzinfo=UTC)
         return moment.astimezone(UTC).isoformat(timespec="microseconds")
@@ -88,10 +95,12 @@ def _source_rows(made: Any, table: Table) -> list[tuple[Any, ...]]:
 
 
 def _raw_rows(
-    connection: SnowflakeConnection, schema: str, stream: Stream, table: Table
+    connection: SnowflakeConnection, schema: str, stream: Stream, table: Table, where: str
 ) -> list[tuple[Any, ...]]:
     columns = ", ".join(f'"{c.name.upper()}"' for c in table.columns)
-    statement = f'select {columns} from "{schema}"."{stream.name.upper()}"'  # noqa: S608
+    raw = f'"{schema}"."{stream.name.upper()}"'
+    alive = f"_sdc_deleted_at is null and {where}"
+    statement = f"select {columns} from {raw} where {alive}"  # noqa: S608
     with closing(snowflake.connector.connect(**connection.connect_args())) as session:
         with closing(session.cursor()) as cursor:
             return list(cursor.execute(statement).fetchall())
@@ -102,8 +111,18 @@ def compare(
     stream: Stream,
     postgres: PostgresConnection,
     warehouse: SnowflakeConnection,
+    where: str = "true",
 ) -> Comparison:
-    """Compare a stream's table with its raw table; both fit in memory.
+    """Compare a stream's table with its raw table, without rows marked as deleted.
+
+    Both fit in memory.
+
+    Args:
+        source: The source file's content.
+        stream: Which table.
+        postgres: The source.
+        warehouse: Where the raw table is.
+        where: Which of its rows count.
 
     Raises:
         SourceFileError: The source table does not exist.
@@ -111,7 +130,7 @@ def compare(
     with session(postgres) as made:
         table = describe(made, stream)
         source_rows = _plain_rows(_source_rows(made, table), table.columns)
-    raw = _raw_rows(warehouse, source.target_schema, stream, table)
+    raw = _raw_rows(warehouse, source.target_schema, stream, table, where)
     raw_rows = _plain_rows(raw, table.columns)
     differing = tuple(
         column.name
