@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import fcntl
 import json
 import logging
 import os
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from subprocess import PIPE
@@ -21,6 +23,8 @@ from include.settings import settings
 log = logging.getLogger(__name__)
 KEPT_LOG_LINES = 20
 STOP_SECONDS = 10
+PIPE_BYTES = 1024 * 1024
+PAUSE_SECONDS = 0.02
 LEVEL = re.compile(r"\blevel=(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 
 
@@ -39,13 +43,40 @@ class Tap:
         self._state = state
         self.was_told = False
 
-    def read(self, catalog: Mapping[str, Any], state: Mapping[str, Any] | None) -> IO[bytes]:
+    def read(self, catalog: Mapping[str, Any], state: Mapping[str, Any] | None) -> Iterator[bytes]:
         """Tell it what to read, and from where on; returns its messages, a line each."""
         self.was_told = True
         tell(self._catalog, catalog)
         tell(self._state, state or {})
         assert self._process.stdout  # noqa: S101  (it is a pipe)
-        return self._process.stdout
+        return _lines(self._process.stdout)
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a pipe, without their ends, read many at a time.
+
+    The tap flushes every line: to wake a reader that waits for it took it a fifth of its time.
+    """
+    pause = PAUSE_SECONDS if _has_room(file) else 0
+    rest = b""
+    while data := _after(pause, file):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _after(pause: float, file: IO[bytes]) -> bytes:
+    time.sleep(pause)
+    return os.read(file.fileno(), PIPE_BYTES)
+
+
+def _has_room(file: IO[bytes]) -> bool:
+    """Whether a pipe could be made to hold what the tap writes during a pause."""
+    try:
+        return fcntl.fcntl(file, fcntl.F_SETPIPE_SZ, PIPE_BYTES) >= PIPE_BYTES
+    except (AttributeError, OSError):  # no Linux, or its user has too many pipes
+        return False
 
 
 @contextmanager
