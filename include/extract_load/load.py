@@ -32,7 +32,6 @@ from include.extract_load.warehouse import Warehouse
 log = logging.getLogger(__name__)
 ENCODING = {"format": "jsonl", "compression": "gzip"}
 TARGET = "include.extract_load.snowflake_target"
-CHATTY = ("target-snowflake", "singer_sdk", "snowflake")
 
 
 def messages(seal: Seal, files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
@@ -77,8 +76,6 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     # The target takes most of a second to import: meanwhile the session opens and locks.
     threading.Thread(target=import_module, args=(TARGET,), daemon=True).start()
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
     connection = SnowflakeConnection.from_dict(job["connection"])
     spool = Spool(job["spool_root"], job["source"], job["stream"], job["run_id"])
     seal = spool.read_seal()

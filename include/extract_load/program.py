@@ -15,13 +15,37 @@ import logging
 import os
 import signal
 import sys
+import threading
 from importlib import import_module
 from typing import Any
 
-from include.errors import OutsideError, SluiceError
+from include.errors import OutsideError, SluiceError, one_line
 from include.process import end_with_parent
 
 LEAVE_SECONDS = 10
+OURS = ("include", "root")
+LONGEST_LINE = 300
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Whether a record is logged: of a library, only the first line of an error.
+
+    Its counters, every try to connect and tracebacks tell nothing that our own error does not.
+    """
+    if record.name.partition(".")[0] in OURS:
+        return True
+    record.msg, record.args = one_line(record.getMessage())[:LONGEST_LINE], None
+    record.exc_info = record.exc_text = None
+    return record.levelno >= logging.ERROR
+
+
+def _start_log() -> None:
+    lines = logging.StreamHandler(sys.stderr)
+    lines.addFilter(_is_told)
+    logging.basicConfig(handlers=[lines], level=logging.INFO, format="%(message)s")
+    threading.excepthook = lambda failed: logging.warning(
+        "a thread of a library ended: %s", one_line(failed.exc_value or "")[:LONGEST_LINE]
+    )
 
 
 def _leave(number: int, _frame: object) -> None:
@@ -51,7 +75,7 @@ def main() -> int:
     """
     gc.disable()
     end_with_parent()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    _start_log()
     signal.signal(signal.SIGTERM, _leave)
     try:
         result = _result(sys.argv[1])

@@ -7,12 +7,16 @@ key ``server`` of the same configuration. On a real account that key is empty an
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any, ClassVar
 
 from singer_sdk import typing as th
 from target_snowflake.connector import SnowflakeConnector
 from target_snowflake.sinks import SnowflakeSink
 from target_snowflake.target import TargetSnowflake
+
+# Nobody who reads a load's log can do anything about it.
+warnings.filterwarnings("ignore", message="Python .* will reach its end of life")
 
 
 class ServerConnector(SnowflakeConnector):
