@@ -15,6 +15,11 @@ from include.extract_load.steps import Steps
 from include.settings import ROOT, child_environment, settings
 
 
+def steps(stream, run_id, store, schema="RAW"):
+    """Extract and load of a stream of the shop."""
+    return Steps(Source("shop", "", "", schema, (stream,)), stream, run_id, store)
+
+
 class Pipe:
     """A table, its stream, and what is remembered of it.
 
@@ -34,8 +39,7 @@ class Pipe:
         self.log = root / "load.log"
 
     def steps(self, run_id):
-        source = Source("shop", "", "", self.schema, (self.stream,))
-        return Steps(source, self.stream, run_id, self.store)
+        return steps(self.stream, run_id, self.store, self.schema)
 
     def extract(self, run_id):
         return self.steps(run_id).extract(self.connection)

@@ -6,14 +6,17 @@ import gzip
 import json
 import logging
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
 import pytest
+from conftest import FileStore
+from pipe import steps
 
 from include.extract_load.source import Stream
 from include.extract_load.spool import Spool
-from include.program import run_program
+from include.extract_load.steps import BOOKMARK
 from include.settings import ROOT
 
 STREAM = {"table": "public.every_type", "replication_key": "updated_at"}
@@ -27,21 +30,14 @@ def source(shop, shop_connection):
 
 
 @pytest.fixture
-def extract(source, tmp_path):
+def extract(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLUICE_SPOOL", str(tmp_path))
+
     def run(stream, bookmark=None):
         run_id = f"{stream.name}-{stream.fast}"
-        job = {
-            "source": "shop",
-            "stream": stream.to_dict(),
-            "connection": {**source.to_dict(), "mask_salt": "for-tests"},
-            "run_id": run_id,
-            "spool_root": str(tmp_path),
-            "bookmark": bookmark,
-            "columns": None,
-            "loaded_at": None,
-            "keep": {"runs": 3, "days": 7},
-        }
-        run_program("singer", "extract", job)
+        store = FileStore(tmp_path / "store.json")
+        store.set(BOOKMARK, bookmark)
+        steps(stream, run_id, store).extract(replace(source, mask_salt="for-tests"))
         spool = Spool(str(tmp_path), "shop", stream.name, run_id)
         seal = spool.read_seal()
         records = []

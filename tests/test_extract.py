@@ -6,28 +6,23 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from conftest import FileStore
+from pipe import steps
 
 from include.errors import ExtractError, SourceFileError
 from include.extract_load.source import Stream
 from include.extract_load.spool import Spool
-from include.program import run_program
+from include.extract_load.steps import BOOKMARK
 
 
 @pytest.fixture
-def extract(shop_connection, tmp_path):
+def extract(shop_connection, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLUICE_SPOOL", str(tmp_path))
+
     def run(stream, connection=shop_connection, bookmark=None):
-        job = {
-            "source": "shop",
-            "stream": stream.to_dict(),
-            "connection": connection.to_dict(),
-            "run_id": "run",
-            "spool_root": str(tmp_path),
-            "bookmark": bookmark,
-            "columns": None,
-            "loaded_at": None,
-            "keep": {"runs": 3, "days": 7},
-        }
-        return run_program("singer", "extract", job)
+        store = FileStore(tmp_path / "store.json")
+        store.set(BOOKMARK, bookmark)
+        return steps(stream, "run", store).extract(connection)
 
     return run
 

@@ -9,11 +9,11 @@ import boto3
 import httpx
 import pytest
 from conftest import wait_until
+from pipe import Pipe
 
 from include.errors import LoadError
 from include.extract_load.source import Stream
 from include.local.ports import free_port
-from include.program import run_program
 from include.settings import settings
 
 STREAM = Stream("orders", "public.orders", "incremental", "updated_at")
@@ -48,43 +48,36 @@ def answers(url):
         return False
 
 
-def job(**others):
-    return {"source": "shop", "run_id": "run", "spool_root": "s3://spools/sluice", **others}
-
-
-def extract(connection):
-    own = {"stream": STREAM.to_dict(), "connection": connection.to_dict(), "bookmark": None}
-    state = {"columns": None, "loaded_at": None, "keep": {"runs": 3, "days": 7}}
-    return run_program("singer", "extract", job(**own, **state))
-
-
-def load(warehouse):
-    own = {"stream": STREAM.name, "connection": warehouse.connection.to_dict()}
-    return run_program("target-snowflake", "load", job(**own, target_schema="RAW_S3"))
+@pytest.fixture
+def pipe(bucket, shop, shop_connection, local_snowflake, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLUICE_SPOOL", f"s3://{bucket.name}/sluice")
+    made = Pipe(shop, shop_connection, local_snowflake, tmp_path, STREAM)
+    made.schema = "RAW_S3"
+    return made
 
 
 def names(bucket):
     return sorted(item.key.removeprefix(FOLDER) for item in bucket.objects.all())
 
 
-def test_rows_come_by_way_of_object_storage(bucket, shop, shop_connection, local_snowflake):
-    spooled = extract(shop_connection)["rows"]
-    with closing(shop.connect()) as connection, connection.cursor() as cursor:
+def test_rows_come_by_way_of_object_storage(bucket, pipe):
+    spooled = pipe.extract("run")["rows"]
+    with closing(pipe.shop.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("select count(*) from orders")
         assert cursor.fetchone() == (spooled,)
     assert names(bucket) == ["/rows-0000.jsonl.gz", "/seal.json"]
-    assert load(local_snowflake)["total"] == spooled
+    assert pipe.load("run")["total"] == spooled
     assert names(bucket) == ["/delivered", "/rows-0000.jsonl.gz", "/seal.json"]
-    assert local_snowflake.rows("select count(*) from raw_s3.orders") == [(spooled,)]
-    assert load(local_snowflake)["total"] == spooled, "the same spool once more"
+    assert pipe.warehouse.rows("select count(*) from raw_s3.orders") == [(spooled,)]
+    assert pipe.load("run")["total"] == spooled, "the same spool once more"
 
 
-def test_a_changed_or_unsealed_spool_is_not_loaded(bucket, shop_connection, local_snowflake):
-    extract(shop_connection)
+def test_a_changed_or_unsealed_spool_is_not_loaded(bucket, pipe):
+    pipe.extract("run")
     assert names(bucket) == ["/rows-0000.jsonl.gz", "/seal.json"], "nothing of the last one is left"
     bucket.Object(f"{FOLDER}/rows-0000.jsonl.gz").put(Body=b"")
     with pytest.raises(LoadError, match=f"s3://spools/{FOLDER}/rows.*differs from what was sealed"):
-        load(local_snowflake)
+        pipe.load("run")
     bucket.Object(f"{FOLDER}/seal.json").delete()
     with pytest.raises(LoadError, match=f"s3://spools/{FOLDER} has no seal"):
-        load(local_snowflake)
+        pipe.load("run")
