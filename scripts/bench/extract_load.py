@@ -32,7 +32,8 @@ import snowflake.connector
 
 from include.connections import PostgresConnection, SnowflakeConnection
 from include.errors import LocalError, one_line, status_of
-from include.extract_load.source import Stream
+from include.extract_load.source import Source, Stream
+from include.extract_load.steps import Steps
 from include.extract_load.table import catalog, describe, session
 from include.local.postgres import Server
 from include.process import child, end_with_parent
@@ -94,6 +95,16 @@ class Cost:
     seconds: float
     cpu: float
     megabytes: float
+
+
+class _Empty:
+    """What is remembered of a stream before its first load."""
+
+    def get(self, _key: str, /) -> Any:
+        return None
+
+    def set(self, _key: str, _value: Any, /) -> None:
+        """Forget it."""
 
 
 class _Watch:
@@ -241,25 +252,13 @@ class Bench:
 
     def _sluice(self, *, fast: bool) -> int:
         stream = self._stream(fast=fast)
-        job = {
-            "source": "bench",
-            "stream": stream.to_dict(),
-            "connection": self.source.to_dict(),
-            "run_id": "run",
-            "spool_root": str(self.folder / "spool"),
-            "bookmark": None,
-            "columns": None,
-            "loaded_at": None,
-            "keep": {"runs": 3, "days": 7},
-        }
+        steps = Steps(Source("bench", "", "", "SLUICE", (stream,)), stream, "run", _Empty())
+        here = {"spool_root": str(self.folder / "spool")}
         python = settings().program("singer", "python")
+        job = steps.extract_job(self.source) | here
         _run([python, "-m", PROGRAM, "extract"], json.dumps(job))
-        job |= {
-            "stream": stream.name,
-            "connection": self.warehouse.to_dict(),
-            "target_schema": "SLUICE",
-        }
         target = settings().program("target-snowflake", "python")
+        job = steps.load_job(self.warehouse) | here
         _run([target, "-m", PROGRAM, "load"], json.dumps(job))
         return self._count("SLUICE", stream.name)
 
