@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -54,7 +55,10 @@ def child(
 
 
 def output_of(
-    command: Sequence[object], seconds: float, environment: Mapping[str, str] | None = None
+    command: Sequence[object],
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+    stdin: str = "",
 ) -> str:
     """Run a program to its end; returns its standard output.
 
@@ -62,25 +66,26 @@ def output_of(
         command: The program and its arguments.
         seconds: How long it may take.
         environment: Variables to add to :func:`include.settings.child_environment`.
+        stdin: Its standard input.
 
     Raises:
-        LocalError: It failed, with all that it said, or took longer; one line.
+        LocalError: It is not there, or failed, with all that it said, or took longer: then all
+            that it started is ended too; one line.
     """
     line = [str(word) for word in command]
-    try:
-        done = subprocess.run(
-            line,
-            cwd=ROOT,
-            env=child_environment(environment),
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired:
-        raise LocalError(f"{' '.join(line)}: not done after {seconds} seconds; stopped") from None
-    if done.returncode:
-        raise LocalError(f"{' '.join(line)}: {one_line(done.stdout + done.stderr)}")
-    return done.stdout
+    name = one_line(" ".join(line))
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with child(line, environment, process_group=0, **pipes) as process:
+        try:
+            said, wrong = process.communicate(stdin.encode(), seconds)
+        except BaseException as error:  # Ctrl-C too: a terminal sends it to our own group only
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise LocalError(f"{name}: not done after {seconds} seconds; stopped") from None
+            raise
+    if process.returncode:
+        raise LocalError(f"{name}: {one_line((said + wrong).decode())}")
+    return said.decode()
 
 
 def end_with_parent() -> None:

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from include.extract_load.source import Source, Stream
 from include.extract_load.steps import Steps
 from include.extract_load.table import catalog, describe, session
 from include.local.postgres import Server
-from include.process import child, end_with_parent
+from include.process import child, end_with_parent, output_of
 from include.settings import ROOT, settings
 
 PASSWORD = "for-benchmarks"  # noqa: S105
@@ -329,23 +329,7 @@ def _run_meltano(project: Path, *words: str) -> None:
 def _run(
     line: Sequence[object], stdin: str = "", environment: Mapping[str, str] | None = None
 ) -> str:
-    """Run a program to its end; returns its standard output.
-
-    Raises:
-        LocalError: It failed, or took too long: then all that it started is ended too.
-    """
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with child([str(word) for word in line], environment, **pipes) as process:
-        try:
-            said, wrong = process.communicate(stdin.encode(), STEP_SECONDS)
-        except subprocess.TimeoutExpired:
-            for one in psutil.Process(process.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
-            raise LocalError(f"{line[0]}: not done after {STEP_SECONDS} seconds; stopped") from None
-    if process.returncode:
-        raise LocalError(f"{line[0]}: {one_line((wrong or said).decode())[-2000:]}")
-    return said.decode()
+    return output_of(line, STEP_SECONDS, environment, stdin)
 
 
 def table(found: Mapping[int, Mapping[str, Cost]]) -> str:
