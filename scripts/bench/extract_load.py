@@ -38,6 +38,7 @@ from include.extract_load.table import catalog, describe, session
 from include.local.postgres import Server
 from include.process import child, end_with_parent, output_of
 from include.settings import ROOT, settings
+from scripts.bench.report import say
 
 PASSWORD = "for-benchmarks"  # noqa: S105
 PROGRAM = "include.extract_load.program"
@@ -348,11 +349,6 @@ def table(found: Mapping[int, Mapping[str, Cost]]) -> str:
     return "\n".join(lines)
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 def measure(bench: Bench, runs: int, only: Sequence[str]) -> dict[str, Cost]:
     """Medians of some rounds."""
     ways = [way for way in bench.ways if not only or way in only]
@@ -360,7 +356,7 @@ def measure(bench: Bench, runs: int, only: Sequence[str]) -> dict[str, Cost]:
     for number in range(runs):
         for way in ways:
             found[way].append(bench.cost(way))
-            _say(f"{bench.rows} rows, round {number + 1}, {way}: {found[way][-1]}")
+            say(f"{bench.rows} rows, round {number + 1}, {way}: {found[way][-1]}")
     return {way: _median(costs) for way, costs in found.items()}
 
 
@@ -396,7 +392,7 @@ def main() -> None:
     given = parser.parse_args()
     os.environ |= ENVIRONMENT
     if missing := " ".join(missing_peers()):
-        _say(f"left out, for they are not installed: scripts/install.sh {missing}")
+        say(f"left out, for they are not installed: scripts/install.sh {missing}")
     found = {}
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as scratch:
         folder = Path(scratch)
@@ -405,7 +401,7 @@ def main() -> None:
             for rows in given.sizes:
                 bench = Bench(server, warehouse[0], servers, folder, rows)
                 found[rows] = measure(bench, given.runs, given.only)
-    _say(table(found))
+    say(table(found))
 
 
 if __name__ == "__main__":

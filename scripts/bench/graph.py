@@ -21,6 +21,7 @@ from include.errors import status_of
 from include.process import output_of
 from include.settings import settings
 from scripts.bench.project import SCHEDULES, generate
+from scripts.bench.report import say
 
 STEP_SECONDS = 1800
 SIZES = (100, 300, 1000, 5000)
@@ -171,7 +172,7 @@ def measure(folder: Path, models: int, runs: int) -> dict[str, float]:
     rounds = []
     for number in range(runs):
         rounds.append(bench.round())
-        _say(f"{models} models, round {number + 1}: {json.dumps(rounds[-1])}")
+        say(f"{models} models, round {number + 1}: {json.dumps(rounds[-1])}")
     found = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
     return found | {"ls": ls, "bytes": bench.edge_bytes}
 
@@ -200,11 +201,6 @@ def tables(found: Mapping[int, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Measure every size, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -219,7 +215,7 @@ def main() -> None:
             folder = Path(scratch) / str(models)
             folder.mkdir()
             found[models] = measure(folder, models, given.runs)
-    _say(tables(found))
+    say(tables(found))
 
 
 if __name__ == "__main__":
