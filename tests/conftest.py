@@ -24,6 +24,13 @@ from include.settings import ROOT, child_environment, settings
 
 PASSWORD = "for-tests"
 START_SECONDS = 60
+GOOD_SOURCE = """
+source_connection: shop_postgres
+warehouse_connection: warehouse_snowflake
+target_schema: RAW
+streams:
+  orders: {table: public.orders}
+"""
 
 os.environ |= {"SLUICE_ENV": "local", "SLUICE_LOCAL_PASSWORD": PASSWORD}
 

@@ -3,18 +3,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from conftest import GOOD_SOURCE
 
 from include.errors import SourceFileError
 from include.extract_load.source import SOURCE_KEYS, STREAM_KEYS, Stream, load_source
 from include.settings import ROOT
-
-GOOD = """
-source_connection: shop_postgres
-warehouse_connection: warehouse_snowflake
-target_schema: RAW
-streams:
-  orders: {table: public.orders}
-"""
 
 
 @pytest.fixture
@@ -29,7 +22,7 @@ def source_file(tmp_path):
 
 def test_defaults_reach_every_stream_and_a_stream_overrides_them(source_file):
     path = source_file(
-        GOOD.replace(
+        GOOD_SOURCE.replace(
             "streams:", "defaults: {replication: incremental, replication_key: at}\nstreams:"
         )
         + "  items: {table: public.items, replication: full_table}\n"
@@ -82,20 +75,20 @@ def test_the_shop_itself_is_a_valid_source_file():
 )
 def test_a_wrong_source_file_is_one_line_with_file_and_key(source_file, change, message):
     with pytest.raises(SourceFileError) as error:
-        load_source(source_file(GOOD.replace(*change)))
+        load_source(source_file(GOOD_SOURCE.replace(*change)))
     assert re.match(rf"shop\.yml:(\d+: )?{re.escape(message)}", str(error.value))
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_source_file_names_the_nearest(source_file):
-    path = source_file(GOOD)
+    path = source_file(GOOD_SOURCE)
     with pytest.raises(SourceFileError, match=r"shp.yml: no such source file; did you mean 'shop'"):
         load_source(path.with_name("shp.yml"))
 
 
 def test_an_unknown_stream_names_the_nearest(source_file):
     with pytest.raises(SourceFileError, match="did you mean 'orders'"):
-        load_source(source_file(GOOD)).stream("order")
+        load_source(source_file(GOOD_SOURCE)).stream("order")
 
 
 def test_the_document_describes_every_key():

@@ -7,19 +7,13 @@ import json
 import jsonschema
 import pytest
 import yaml
+from conftest import GOOD_SOURCE
 
 from include.errors import SourceFileError
 from include.extract_load.source import load_source
 from include.extract_load.source_schema import NAME, text
 from include.settings import ROOT, settings
 
-GOOD = """
-source_connection: shop_postgres
-warehouse_connection: warehouse_snowflake
-target_schema: RAW
-streams:
-  orders: {table: public.orders}
-"""
 ORDERS = "{table: public.orders}"
 ALL = (
     "{table: public.orders, replication: incremental, replication_key: at, key: [a, b],"
@@ -62,15 +56,15 @@ def test_every_key_has_a_description():
     ],
 )
 def test_what_can_be_read_fits_the_schema(check, tmp_path, change):
-    (tmp_path / "shop.yml").write_text(GOOD.replace(*change))
+    (tmp_path / "shop.yml").write_text(GOOD_SOURCE.replace(*change))
     load_source(tmp_path / "shop.yml")
-    check(yaml.safe_load(GOOD.replace(*change)))
+    check(yaml.safe_load(GOOD_SOURCE.replace(*change)))
 
 
 def test_a_replication_key_may_be_a_default(check):
     defaults = "defaults: {replication_key: at}\nstreams:"
     orders = "{table: public.orders, replication: incremental}"
-    check(yaml.safe_load(GOOD.replace("streams:", defaults).replace(ORDERS, orders)))
+    check(yaml.safe_load(GOOD_SOURCE.replace("streams:", defaults).replace(ORDERS, orders)))
 
 
 @pytest.mark.parametrize(
@@ -97,11 +91,11 @@ def test_a_replication_key_may_be_a_default(check):
     ],
 )
 def test_what_cannot_be_read_does_not_fit_the_schema(check, tmp_path, change):
-    (tmp_path / "shop.yml").write_text(GOOD.replace(*change))
+    (tmp_path / "shop.yml").write_text(GOOD_SOURCE.replace(*change))
     with pytest.raises(SourceFileError):
         load_source(tmp_path / "shop.yml")
     with pytest.raises(jsonschema.ValidationError):
-        check(yaml.safe_load(GOOD.replace(*change)))
+        check(yaml.safe_load(GOOD_SOURCE.replace(*change)))
 
 
 def test_the_schema_is_named_in_the_document():
