@@ -120,6 +120,12 @@ def local_snowflake(tmp_path_factory) -> Iterator[LocalSnowflake]:
 
 
 @pytest.fixture(scope="module")
+def environment(local_snowflake) -> Mapping[str, str]:
+    """What dbt reads: how to reach the local Snowflake."""
+    return local_snowflake.connection.dbt_environment()
+
+
+@pytest.fixture(scope="module")
 def postgres(tmp_path_factory) -> Iterator[Any]:
     from include.local.postgres import running
 

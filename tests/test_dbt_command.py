@@ -18,11 +18,6 @@ TESTS = ["fqn:shop.unique_countries_country_code", "fqn:shop.not_null_countries_
 
 
 @pytest.fixture(scope="module")
-def environment(local_snowflake):
-    return local_snowflake.connection.dbt_environment()
-
-
-@pytest.fixture(scope="module")
 def warm_dbt(tmp_path_factory, environment):
     with running_warm_dbt(tmp_path_factory.mktemp("warm"), environment) as socket:
         yield socket

@@ -24,11 +24,6 @@ PARSE = ["parse", "--project-dir", str(ROOT / "dbt"), "--profiles-dir", str(ROOT
 SEED = ["seed", *PARSE[1:], "--select", "countries"]
 
 
-@pytest.fixture(scope="module")
-def environment(local_snowflake):
-    return local_snowflake.connection.dbt_environment()
-
-
 @pytest.fixture
 def warm_dbt(tmp_path, environment):
     with running_warm_dbt(tmp_path, environment) as socket:
