@@ -27,10 +27,9 @@ import httpx
 from include.airflow_api import AirflowApi
 from include.errors import LocalError, status_of
 from include.extract_load.source import Source, load_source
+from include.extract_load.steps import BOOKMARK
 from include.local.airflow import Secrets, api
 from include.settings import load_local_environment, settings
-
-KEY = "bookmark"
 
 
 class Bookmarks:
@@ -44,16 +43,16 @@ class Bookmarks:
     def __init__(self, airflow: AirflowApi, source: Source) -> None:
         self._airflow = airflow
         self._source = source
-        pattern = {"name_pattern": f"raw/{source.name}/", "limit": 1000}
+        pattern = {"name_pattern": source.assets, "limit": 1000}
         assets = airflow.call("GET", "assets", params=pattern)["assets"]
-        self._ids = {asset["name"].rpartition("/")[2]: asset["id"] for asset in assets}
+        self._ids = {asset["name"].removeprefix(source.assets): asset["id"] for asset in assets}
 
     def read(self) -> dict[str, Any]:
         """Stream to bookmark, of the streams that have one."""
         found: dict[str, Any] = {}
         for name in (s.name for s in self._source.streams if s.name in self._ids):
             stored = self._airflow.call("GET", self._path(name))["asset_state_store"]
-            found.update((name, entry["value"]) for entry in stored if entry["key"] == KEY)
+            found.update((name, entry["value"]) for entry in stored if entry["key"] == BOOKMARK)
         return found
 
     def write(self, bookmarks: Mapping[str, Any]) -> None:
@@ -65,7 +64,7 @@ class Bookmarks:
         """
         paths = {name: self._path(self._source.stream(name).name) for name in bookmarks}
         for name, value in bookmarks.items():
-            self._airflow.call("PUT", f"{paths[name]}/{KEY}", json={"value": value})
+            self._airflow.call("PUT", f"{paths[name]}/{BOOKMARK}", json={"value": value})
 
     def reset(self, streams: Sequence[str]) -> None:
         """Remove the bookmarks of some streams.
@@ -75,7 +74,7 @@ class Bookmarks:
             LocalError: Airflow does not know its raw table.
         """
         for path in [self._path(self._source.stream(name).name) for name in streams]:
-            self._airflow.call("DELETE", f"{path}/{KEY}")
+            self._airflow.call("DELETE", f"{path}/{BOOKMARK}")
 
     def _path(self, stream: str) -> str:
         if stream not in self._ids:

@@ -162,6 +162,11 @@ class Source:
     target_schema: str
     streams: tuple[Stream, ...]
 
+    @property
+    def assets(self) -> str:
+        """What the names of its raw tables' assets begin with; a stream's name follows."""
+        return f"raw/{self.name}/"
+
     def stream(self, name: str) -> Stream:
         """The stream of a name.
 

@@ -19,9 +19,8 @@ from include.retries import where_a_retry_helps
 
 def raw_table(source: Source, stream: Stream) -> Asset:
     """The asset of a stream's raw table."""
-    return Asset(
-        f"raw/{source.name}/{stream.name}", uri=f"sluice://raw/{source.name}/{stream.name}"
-    )
+    name = f"{source.assets}{stream.name}"
+    return Asset(name, uri=f"sluice://{name}")
 
 
 class _StreamOperator(BaseOperator):
