@@ -21,6 +21,7 @@ from typing import Any
 from include.errors import status_of
 from include.process import output_of
 from include.settings import ROOT
+from include.transform.dbt_command import project_options
 
 VERSIONS = ("1.8", "1.9", "1.10", "1.11")
 PROJECT = ROOT / "tests" / "fixtures" / "every_kind"
@@ -58,9 +59,8 @@ def _parsed(version: str, uv: Path, scratch: Path) -> dict[str, Any]:
     packages = [f"dbt-core~={version}.0", "dbt-postgres"]
     install = [uv, "pip", "install", "--quiet", "--python", venv / "bin" / "python"]
     output_of([*install, *packages], STEP_SECONDS)
-    folders = ["--project-dir", PROJECT, "--profiles-dir", PROJECT]
-    written = ["--target-path", target, "--log-path", scratch]
-    line = [venv / "bin" / "dbt", "--quiet", "parse", "--no-partial-parse", *folders, *written]
+    folders = [*project_options(PROJECT), "--target-path", target, "--log-path", scratch]
+    line = [venv / "bin" / "dbt", "--quiet", "parse", "--no-partial-parse", *folders]
     line.append("--no-send-anonymous-usage-stats")
     output_of(line, STEP_SECONDS, {"EVERY_KIND_TARGET": "postgres"})
     content: dict[str, Any] = json.loads((target / "manifest.json").read_text())

@@ -23,6 +23,7 @@ from include.errors import DbtProjectError, one_line
 from include.schedules.project import Project, resources_of
 from include.schedules.selection import Selection
 from include.settings import child_environment
+from include.transform.dbt_command import project_options
 
 SUFFIX = "_schedule"
 SCHEMAS = ("v12", "v20")
@@ -48,8 +49,7 @@ def read_project(folder: Path) -> Iterator[Project]:
         from dbt.cli.requires import ExceptionExit
 
         line = ["--quiet", "--no-write-json", "parse", "--no-partial-parse"]
-        line += ["--project-dir", str(folder), "--profiles-dir", str(folder)]
-        line += ["--target-path", scratch, "--log-path", scratch]
+        line += [*project_options(folder), "--target-path", scratch, "--log-path", scratch]
         context = cli.make_context("dbt", list(line))
         context.obj = {"manifest": None, "callbacks": [], "dbt_runner_command_args": line}
         try:

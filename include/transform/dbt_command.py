@@ -51,6 +51,15 @@ class DbtResult:
     nodes: tuple[NodeResult, ...]
 
 
+def project_options(project: Path) -> list[str]:
+    """Which project a dbt command is for; our profiles lie beside it.
+
+    >>> project_options(Path("/p"))
+    ['--project-dir', '/p', '--profiles-dir', '/p']
+    """
+    return ["--project-dir", str(project), "--profiles-dir", str(project)]
+
+
 def arguments(verb: str, select: Sequence[str], scratch: Path) -> list[str]:
     """What follows ``dbt`` on the command line of one command.
 
@@ -62,13 +71,12 @@ def arguments(verb: str, select: Sequence[str], scratch: Path) -> list[str]:
     >>> arguments("run", ["fqn:shop.a"], Path("/s"))[:3]
     ['run', '--select', 'fqn:shop.a']
     """
-    project = settings().dbt_project
     line = [verb, "--select", *select]
     if verb in ("test", "build"):
         line += ["--indirect-selection", "empty"]
     if verb == "test":
         line += ["--resource-type", "test"]  # a unit test may bear the name of a data test
-    line += ["--project-dir", str(project), "--profiles-dir", str(project)]
+    line += project_options(settings().dbt_project)
     line += ["--target-path", str(scratch / "target"), "--log-path", str(scratch / "logs")]
     return [*line, "--log-level-file", "none", "--cache-selected-only", "--no-use-colors"]
 

@@ -34,6 +34,7 @@ from typing import Any
 from include.errors import LocalError
 from include.process import end_with_parent
 from include.settings import ROOT, settings
+from include.transform.dbt_command import project_options
 from include.transform.dbt_program import make_results_safe
 
 log = logging.getLogger(__name__)
@@ -115,9 +116,8 @@ def _parse(project: Path, writer: Any, not_ours: Sequence[Any]) -> None:
         inherited.close()
     from dbt.cli.main import dbtRunner
 
-    folder = str(project)
     with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as scratch:
-        options = ["--project-dir", folder, "--profiles-dir", folder, "--target-path", scratch]
+        options = [*project_options(project), "--target-path", scratch]
         options += ["--log-level-file", "none", "--no-partial-parse"]
         outcome = dbtRunner().invoke(["--quiet", "parse", *options])
     if not outcome.success:

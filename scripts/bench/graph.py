@@ -20,6 +20,7 @@ from pathlib import Path
 from include.errors import status_of
 from include.process import output_of
 from include.settings import settings
+from include.transform.dbt_command import project_options
 from scripts.bench.project import SCHEDULES, generate
 from scripts.bench.report import say
 
@@ -119,8 +120,8 @@ class Bench:
         _run([*line, "--out", self.folder / "edges"])
 
     def _folders(self, target: str) -> list[object]:
-        folders: list[object] = ["--project-dir", self.project, "--profiles-dir", self.project]
-        return [*folders, "--target-path", self.folder / target, "--log-path", self.folder / "logs"]
+        written = ["--target-path", self.folder / target, "--log-path", self.folder / "logs"]
+        return [*project_options(self.project), *written]
 
     def _import(self, way: str, schedule: str) -> dict[str, float]:
         line = [settings().program("bench", "python"), "-m", "scripts.bench.import_dag"]
