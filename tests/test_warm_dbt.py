@@ -16,7 +16,7 @@ from conftest import running_warm_dbt, wait_until
 
 from include.errors import DbtRunError
 from include.local.ports import free_port
-from include.settings import ROOT, child_environment
+from include.settings import ROOT, child_environment, settings
 from include.transform.dbt_command import run_dbt
 from include.transform.warm_dbt import NoWarmDbt, run_warm
 
@@ -81,14 +81,14 @@ def test_another_connection_or_variable_is_parsed_for(warm_dbt, environment, tmp
         assert not reason or reason in again[0]
 
 
-def test_changed_files_are_seen_and_who_waits_is_answered(tmp_path, environment):
+def test_changed_files_are_seen_and_who_waits_is_answered(tmp_path, environment, monkeypatch):
     root = tmp_path / "project"
     for name in ("include", "dbt"):
         shutil.copytree(ROOT / name, root / name)
     command = ["ls", "--project-dir", str(root / "dbt"), "--profiles-dir", str(root / "dbt")]
     command += ["--select", "tag:brand_new", *options(tmp_path)]
     whole = child_environment(environment)
-    os.environ["SLUICE_VENVS"] = str(ROOT / ".venvs")
+    monkeypatch.setenv("SLUICE_VENVS", str(settings().venvs))
     with running_warm_dbt(tmp_path, environment, root) as socket:
         before, after = [], []
         assert run_warm(socket, command, whole, before.append) == 0
