@@ -95,7 +95,7 @@ def test_old_delivered_spools_are_removed_and_no_other(tmp_path):
         one = Spool(str(tmp_path), "shop", "orders", run_id)
         one.seal(replace(sealed(one), batched_at=(now - timedelta(days=days)).isoformat()))
         if run_id != "never":
-            one.mark_delivered()
+            one.mark_delivered(one.read_seal().batched_at)
     Spool(str(tmp_path), "shop", "orders", "killed").start_anew()
     this = Spool(str(tmp_path), "shop", "orders", "this")
     loaded_at = (now - timedelta(days=60)).isoformat()

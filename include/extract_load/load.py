@@ -122,7 +122,7 @@ def _deliver(
                 warehouse.check_upsert()
             deleted = warehouse.take_deleted()
             warehouse.write_ledger(deleted, round(time.monotonic() - started, 3))
-            spool.mark_delivered()
+            spool.mark_delivered(seal.batched_at)
             return deleted, warehouse.count(warehouse.table())
 
 

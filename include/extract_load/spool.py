@@ -5,7 +5,7 @@
         keys-0000.jsonl.gz   keys of all rows of the source, where deleted rows are swept
         gone-0000.jsonl.gz   keys of deleted rows, where the source's log tells them
         seal.json            written last: schemas, counts, hashes, first and last state
-        delivered            written by load, once the warehouse has it all
+        delivered-<time>     written by load, once the warehouse has it all; when it was extracted
 
 The root is a folder of this machine or an fsspec URL (``s3://bucket/spool``). No seal, no load; a
 sealed spool never changes.
@@ -32,7 +32,7 @@ from include.errors import LoadError
 
 FORMAT = 3
 SEAL = "seal.json"
-DELIVERED = "delivered"
+DELIVERED, MOMENT = "delivered-", "%Y%m%dT%H%M%S.%fZ"
 NEW, KEYS, GONE = "__new", "__keys", "__gone"
 MEGABYTE = 1024 * 1024
 BLOCK_BYTES = 64 * 1024  # what is compressed at a time
@@ -199,9 +199,10 @@ class Spool:
                 f"{self} has no seal: its extract did not end; run extract again"
             ) from None
 
-    def mark_delivered(self) -> None:
-        """Note that the warehouse has it all."""
-        self._files.pipe_file(f"{self.path}/{DELIVERED}", b"")
+    def mark_delivered(self, batched_at: str) -> None:
+        """Note that the warehouse has it all; by name, so that one listing tells of all spools."""
+        moment = datetime.fromisoformat(batched_at).astimezone(UTC).strftime(MOMENT)
+        self._files.pipe_file(f"{self.path}/{DELIVERED}{moment}", b"")
 
     def prune(self, loaded_at: str, keep: Keep) -> list[str]:
         """Remove old spools of this stream that nobody needs any more.
@@ -215,7 +216,7 @@ class Spool:
         Returns:
             Their run folders, oldest first.
         """
-        found = sorted((at, path) for path in self._others() if (at := self._delivered_at(path)))
+        found = sorted((at, path) for path, at in self._delivered().items() if path != self.path)
         oldest = datetime.now(UTC) - timedelta(days=keep.days)
         gone = [
             path
@@ -226,19 +227,16 @@ class Spool:
             self._files.rm(path, recursive=True)
         return [path.rpartition("/")[2] for path in gone]
 
-    def _others(self) -> list[str]:
-        try:
-            listed = self._files.ls(self._runs, detail=False)
-        except FileNotFoundError:
-            return []
-        paths = (str(path).rstrip("/") for path in listed)
-        return [path for path in paths if path != self.path]
-
-    def _delivered_at(self, path: str) -> datetime | None:
-        if not self._files.exists(f"{path}/{DELIVERED}"):
-            return None
-        found = json.loads(self._files.cat_file(f"{path}/{SEAL}"))
-        return datetime.fromisoformat(found["batched_at"])
+    def _delivered(self) -> dict[str, datetime]:
+        """Folders of delivered spools, and when these were extracted."""
+        self._files.invalidate_cache(self._runs)
+        found = {}
+        for file in self._files.find(self._runs):
+            folder, _, name = str(file).rpartition("/")
+            if name.startswith(DELIVERED):
+                at = datetime.strptime(name.removeprefix(DELIVERED), MOMENT)
+                found[folder] = at.replace(tzinfo=UTC)
+        return found
 
     @contextmanager
     def local_copies(self, segments: Iterable[Segment]) -> Iterator[dict[str, Path]]:

@@ -63,7 +63,7 @@ VICTIMS = [
     for victim in victims
     for number in (signal.SIGKILL, signal.SIGTERM)
 ]
-FILES = {"extract": ("rows-0000.jsonl.gz", "seal.json"), "load": ("delivered",)}
+FILES = {"extract": ("rows-0000.jsonl.gz", "seal.json"), "load": ("delivered-*",)}
 
 
 class Scene:
@@ -122,8 +122,8 @@ class Scene:
         if isinstance(moment, float):
             time.sleep(moment)
             return
-        file = self.folder / "spool" / "shop" / stream / run_id / moment
-        while process.poll() is None and not file.exists():
+        spool = self.folder / "spool" / "shop" / stream / run_id
+        while process.poll() is None and not any(spool.glob(moment)):
             time.sleep(0.001)
 
     def strike(self, victim, number, process):
