@@ -71,6 +71,7 @@ def test_the_last_state_keeps_every_digit_and_nothing_else_is_written(records):
         b'{"type": "RECORD", "stream": "public-orders"}',
         b'["type"]',
         b'{"stream": "public-orders"}',
+        b'{"type": "SCHEMA", "stream": "public-orders", "schema": {"type": "object"}}',
         message(ROW) + message(ROW),
         b"\xff",
     ],

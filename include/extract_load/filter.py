@@ -17,13 +17,19 @@ from include.extract_load.column_types import NULL, Change
 from include.extract_load.table import Table
 
 
+class _Schema(Struct, gc=False):
+    """What is read of a schema."""
+
+    properties: dict[str, Raw]
+
+
 class _Message(Struct, gc=False):
     """What is read of a message; values stay text."""
 
     type: str
     stream: str = ""
     record: dict[str, Raw] | None = None
-    schema: Raw = Raw(NULL)
+    schema: _Schema | None = None
     value: Raw = Raw(NULL)
     time_extracted: Raw = Raw(NULL)
 
@@ -86,7 +92,7 @@ class Filter:
         if message.type == "STATE":
             self._state = bytes(message.value)
         elif message.type == "SCHEMA":
-            self._expect_columns(json.loads(bytes(message.schema))["properties"])
+            self._expect_columns(message.schema.properties if message.schema else ())
         return None
 
     def _row(self, found: Mapping[str, Raw], extracted_at: Raw) -> bytes:
