@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from contextlib import closing
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from conftest import wait_until
 from pipe import Pipe
+from small_disk import NO_ROOM, small_disk
 
 from include.errors import LoadError
 from include.extract_load.source import Stream
@@ -57,7 +59,8 @@ def pipe(bucket, shop, shop_connection, local_snowflake, tmp_path, monkeypatch):
 
 
 def names(bucket):
-    return sorted(item.key.removeprefix(FOLDER) for item in bucket.objects.all())
+    found = sorted(item.key.removeprefix(FOLDER) for item in bucket.objects.all())
+    return [re.sub("delivered-.*Z", "delivered", name) for name in found]
 
 
 def test_rows_come_by_way_of_object_storage(bucket, pipe):
@@ -81,3 +84,18 @@ def test_a_changed_or_unsealed_spool_is_not_loaded(bucket, pipe):
     bucket.Object(f"{FOLDER}/seal.json").delete()
     with pytest.raises(LoadError, match=f"s3://spools/{FOLDER} has no seal"):
         pipe.load("run")
+
+
+def test_a_load_without_room_for_its_copies_says_so_and_its_retry_brings_all(
+    pipe, tmp_path, monkeypatch
+):
+    spooled = pipe.extract("run")["rows"]
+    with small_disk(tmp_path / "disk", "size=4k") as disk:
+        monkeypatch.setenv("TMPDIR", str(disk.folder))
+        with pytest.raises(LoadError) as refused:
+            pipe.load("run")
+        disk.remount("size=32m")
+        assert pipe.load("run")["total"] == spooled
+    place, _, why = str(refused.value).partition(f" in {disk.folder}/sluice-")
+    assert place == f"copy of spool s3://spools/{FOLDER}"
+    assert why.partition(": ")[2].startswith(f"{NO_ROOM}; see to its room and permissions")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
+
+from include.errors import ExtractError
+from include.extract_load.disk import disk_errors, temporary_folder
 
 ROWS_AT_A_TIME = 1000
 
@@ -44,9 +45,16 @@ class LastOfEach:
 
 @contextmanager
 def last_of_each() -> Iterator[LastOfEach]:
-    """A :class:`LastOfEach`, whatever its size in little memory; its file is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
-        with closing(sqlite3.connect(Path(folder) / "records", isolation_level=None)) as database:
+    """A :class:`LastOfEach`, whatever its size in little memory; its file is removed at the end.
+
+    Raises:
+        ExtractError: The disk refused it.
+    """
+    with temporary_folder(ExtractError) as folder:
+        with (
+            disk_errors(f"temporary folder {folder}", ExtractError, sqlite3.Error),
+            closing(sqlite3.connect(folder / "records", isolation_level=None)) as database,
+        ):
             database.execute("pragma journal_mode = off")
             database.execute("pragma synchronous = off")
             database.execute("begin")

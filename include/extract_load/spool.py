@@ -16,10 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +27,8 @@ from typing import IO, Any, Self
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from include.errors import LoadError
+from include.errors import ExtractError, LoadError, OutsideError
+from include.extract_load.disk import disk_errors, temporary_folder
 
 FORMAT = 3
 SEAL = "seal.json"
@@ -154,6 +154,8 @@ class Keep:
 class Spool:
     """The folder of one run's extract of one stream.
 
+    What its disk refuses is an ExtractError where extract writes, and a LoadError where load does.
+
     Args:
         root: The spool root: a path or an fsspec URL.
         source: The source's name.
@@ -169,22 +171,29 @@ class Spool:
     def __str__(self) -> str:
         return str(self._files.unstrip_protocol(self.path))
 
+    def disk_errors(self, error: type[OutsideError]) -> AbstractContextManager[None]:
+        """Around what is written or read here; `error` is the step's own."""
+        return disk_errors(f"spool {self}", error)
+
     def start_anew(self) -> None:
         """Empty the folder: what a killed extract left is of no use."""
-        if self._files.exists(self.path):
-            self._files.rm(self.path, recursive=True)
-        self._files.makedirs(self.path, exist_ok=True)
+        with self.disk_errors(ExtractError):
+            if self._files.exists(self.path):
+                self._files.rm(self.path, recursive=True)
+            self._files.makedirs(self.path, exist_ok=True)
 
     def create(self, file: str) -> IO[bytes]:
         """A new file to write to."""
-        opened: IO[bytes] = self._files.open(f"{self.path}/{file}", "wb")
+        with self.disk_errors(ExtractError):
+            opened: IO[bytes] = self._files.open(f"{self.path}/{file}", "wb")
         return opened
 
     def seal(self, content: Seal) -> None:
         """Write ``seal.json``, whole or not at all."""
         part = f"{self.path}/{SEAL}.part"
-        self._files.pipe_file(part, content.to_json().encode())
-        self._files.mv(part, f"{self.path}/{SEAL}")
+        with self.disk_errors(ExtractError):
+            self._files.pipe_file(part, content.to_json().encode())
+            self._files.mv(part, f"{self.path}/{SEAL}")
 
     def read_seal(self) -> Seal:
         """The seal.
@@ -192,17 +201,19 @@ class Spool:
         Raises:
             LoadError: There is none.
         """
-        try:
-            return Seal.from_json(self._files.cat_file(f"{self.path}/{SEAL}"))
-        except FileNotFoundError:
-            raise LoadError(
-                f"{self} has no seal: its extract did not end; run extract again"
-            ) from None
+        with self.disk_errors(LoadError):
+            try:
+                return Seal.from_json(self._files.cat_file(f"{self.path}/{SEAL}"))
+            except FileNotFoundError:
+                raise LoadError(
+                    f"{self} has no seal: its extract did not end; run extract again"
+                ) from None
 
     def mark_delivered(self, batched_at: str) -> None:
         """Note that the warehouse has it all; by name, so that one listing tells of all spools."""
         moment = datetime.fromisoformat(batched_at).astimezone(UTC).strftime(MOMENT)
-        self._files.pipe_file(f"{self.path}/{DELIVERED}{moment}", b"")
+        with self.disk_errors(LoadError):
+            self._files.pipe_file(f"{self.path}/{DELIVERED}{moment}", b"")
 
     def prune(self, loaded_at: str, keep: Keep) -> list[str]:
         """Remove old spools of this stream that nobody needs any more.
@@ -223,8 +234,9 @@ class Spool:
             for at, path in found[: -keep.runs or None]
             if at <= datetime.fromisoformat(loaded_at) and at < oldest
         ]
-        for path in gone:
-            self._files.rm(path, recursive=True)
+        with self.disk_errors(ExtractError):
+            for path in gone:
+                self._files.rm(path, recursive=True)
         return [path.rpartition("/")[2] for path in gone]
 
     def _delivered(self) -> dict[str, datetime]:
@@ -243,13 +255,17 @@ class Spool:
         """Segments as files of this machine, by name, with the content that was sealed.
 
         Raises:
-            LoadError: One differs from what was sealed.
+            LoadError: One differs from what was sealed, or cannot be had.
         """
         if isinstance(self._files, LocalFileSystem):
-            yield {s.file: self.checked(s, Path(self.path)).resolve() for s in segments}
+            with self.disk_errors(LoadError):
+                files = {s.file: self.checked(s, Path(self.path)).resolve() for s in segments}
+            yield files
         else:
-            with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
-                yield {s.file: self.checked(s, Path(folder)) for s in segments}
+            with temporary_folder(LoadError) as folder:
+                with disk_errors(f"copy of spool {self} in {folder}", LoadError):
+                    files = {s.file: self.checked(s, folder) for s in segments}
+                yield files
 
     def checked(self, segment: Segment, folder: Path) -> Path:
         """A segment as a file of this machine, with the content that was sealed.
@@ -276,21 +292,24 @@ class Spool:
 
 
 class _Hashed:
-    """Counts and hashes what goes through it to a file."""
+    """Counts and hashes what goes through it to a file of a spool."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, spool: Spool, name: str) -> None:
+        self._spool = spool
+        self._file = spool.create(name)
         self._digest = hashlib.sha256()
         self.bytes = 0
 
     def write(self, data: bytes) -> int:
         self._digest.update(data)
         self.bytes += len(data)
-        return self._file.write(data)
+        with self._spool.disk_errors(ExtractError):
+            return self._file.write(data)
 
     def close(self) -> str:
         """Close the file; returns the hash of what it holds, in hex."""
-        self._file.close()
+        with self._spool.disk_errors(ExtractError):
+            self._file.close()
         return self._digest.hexdigest()
 
 
@@ -317,7 +336,7 @@ class PartWriter:
     def write(self, line: bytes) -> None:
         """Add one record, with its newline."""
         if self._file is None:
-            self._file = _Hashed(self._spool.create(self._next()))
+            self._file = _Hashed(self._spool, self._next())
             self._gzip = zlib.compressobj(GZIP_LEVEL, wbits=GZIP)
         self._block += line
         self._rows += 1

@@ -1,0 +1,49 @@
+"""What a disk refuses, as it is full or read-only: one line says where, why and what to do."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from include.errors import OutsideError, one_line
+
+
+@contextmanager
+def disk_errors(
+    place: object, error: type[OutsideError], refused: type[Exception] = OSError
+) -> Iterator[None]:
+    """Around what is written to a place, or read from it.
+
+    Args:
+        place: Its name, for the message.
+        error: What is raised: the step's own.
+        refused: What it is raised for.
+
+    Raises:
+        OutsideError: The disk refused it.
+    """
+    try:
+        yield
+    except refused as found:
+        why = one_line(getattr(found, "strerror", None) or found)
+        raise error(
+            f"{place}: {why}; see to its room and permissions, then do the run again"
+        ) from None
+
+
+@contextmanager
+def temporary_folder(error: type[OutsideError]) -> Iterator[Path]:
+    """A folder of this machine, removed at the end.
+
+    Args:
+        error: What is raised where there can be none.
+
+    Raises:
+        OutsideError: The disk refused it.
+    """
+    with ExitStack() as stack:
+        with disk_errors("the temporary folder", error):
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-"))
+        yield Path(name)
