@@ -11,10 +11,11 @@ SluiceError
 │   ├── ExtractError           the tap or its database
 │   ├── LoadError              the target or what it delivered
 │   ├── WarehouseError         a statement of ours in the warehouse
-│   └── DbtRunError            a model that did not build
+│   └── DbtRunError            the warehouse, or dbt, while a model was built
 ├── SchemaChangeError      columns of the source changed, and its file says freeze
 ├── StaleSpoolError        a newer spool is loaded; clear extract too, or leave the run
 ├── SourceDataError        rows of the source cannot be taken; mend them, then retry by hand
+├── DbtModelError          a model cannot be built as it is; mend it, then retry by hand
 ├── DbtTestFailure         the data failed a test; look at the rows, then retry by hand
 └── LocalError             a `make` command cannot go on; the message says what to do
 """
@@ -77,7 +78,7 @@ class WarehouseError(OutsideError):
 
 
 class DbtRunError(OutsideError):
-    """A model, seed, snapshot or hook did not build."""
+    """The warehouse or dbt gave up on a model, seed, snapshot or hook."""
 
 
 class SchemaChangeError(SluiceError):
@@ -90,6 +91,10 @@ class StaleSpoolError(SluiceError):
 
 class SourceDataError(SluiceError):
     """Rows of the source that cannot be replicated as they are."""
+
+
+class DbtModelError(SluiceError):
+    """The SQL of a model, seed, snapshot or hook is wrong, or does not fit its data."""
 
 
 class DbtTestFailure(SluiceError):

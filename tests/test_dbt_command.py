@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from conftest import PASSWORD, running_warm_dbt
 
-from include.errors import DbtProjectError, DbtRunError, DbtTestFailure
+from include.errors import DbtModelError, DbtProjectError, DbtRunError, DbtTestFailure
+from include.local.ports import free_port
 from include.settings import ROOT, settings
 from include.transform.dbt_command import run_dbt
 
@@ -62,10 +63,17 @@ def test_both_ways_give_the_same_results(environment, warm_dbt, local_snowflake,
     assert found[0][0][0].id == "seed.shop.countries"
 
 
+def test_a_warehouse_that_is_away_is_no_fault_of_the_project(environment, warm_dbt, monkeypatch):
+    monkeypatch.setenv("SLUICE_WARM_DBT", str(warm_dbt))
+    elsewhere = {**environment, "SNOWFLAKE_PORT": str(free_port())}
+    with pytest.raises(DbtRunError, match="Database Error 250001"):
+        run_dbt("seed", [SEED], elsewhere)
+
+
 @pytest.mark.usefixtures("way")
 class TestFailures:
     def test_a_missing_relation_is_an_error_that_names_the_model(self, environment):
-        with pytest.raises(DbtRunError) as failure:
+        with pytest.raises(DbtModelError) as failure:
             run_dbt("run", ["fqn:shop.staging.stg_shop__suppliers"], environment)
         assert "model.shop.stg_shop__suppliers: error: Database Error" in str(failure.value)
         assert "does not exist" in str(failure.value)

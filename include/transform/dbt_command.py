@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import logging
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.errors import DbtProjectError, DbtRunError, DbtTestFailure, one_line
+from include.errors import DbtModelError, DbtProjectError, DbtRunError, DbtTestFailure, one_line
 from include.process import child
 from include.settings import child_environment, settings
 from include.transform.warm_dbt import NoWarmDbt, run_warm
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 VERBS = ("run", "seed", "snapshot", "test", "build")
 BROKEN = 2  # dbt's own exit status for what is not a failed node
 KEPT_LINES = 200
+# What is said of what a retry does not mend; by the warehouse in classes of SQLSTATE for no data or
+# too much, wrong or double values, wrong SQL, missing rights, and what it cannot do at all.
+LASTING = re.compile(r"^Compilation Error|\b\d{6} \((0[2A]|2[123]|42)\w{3}\)")
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def run_dbt(verb: str, select: Sequence[str], environment: Mapping[str, str]) ->
 
     Raises:
         DbtProjectError: The project does not parse, or nothing was selected.
-        DbtRunError: A node did not build.
+        DbtModelError: A node cannot be built as it is.
+        DbtRunError: A node did not build for a reason that may pass.
         DbtTestFailure: A test of error severity failed.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
@@ -99,7 +104,9 @@ def run_dbt(verb: str, select: Sequence[str], environment: Mapping[str, str]) ->
         status, said = _run(arguments(verb, select, scratch), environment)
         results = scratch / "target" / "run_results.json"
         if status == BROKEN or not results.exists():
-            raise DbtProjectError(f"dbt {verb} {' '.join(select)}: {_reason(said)}")
+            reason = _reason(said)
+            kind = _kind(reason) if "Database Error" in reason else DbtProjectError
+            raise kind(f"dbt {verb} {' '.join(select)}: {reason}")
         found = _read(json.loads(results.read_text()))
     _raise_for(verb, found)
     if not found.nodes:
@@ -157,4 +164,15 @@ def _raise_for(verb: str, result: DbtResult) -> None:
     text = "; ".join(f"{n.id}: {n.status}: {one_line(n.message)}" for n in bad)
     if verb == "test" and all(n.status == "fail" for n in bad):
         raise DbtTestFailure(text)
-    raise DbtRunError(text)
+    raise next((DbtRunError for n in bad if _kind(n.message) is DbtRunError), DbtModelError)(text)
+
+
+def _kind(message: str) -> type[DbtModelError | DbtRunError]:
+    r"""The error to raise for what dbt says of a node.
+
+    >>> _kind("Database Error in model a (models/a.sql)\n  000904 (42000): SQL compilation error")
+    <class 'include.errors.DbtModelError'>
+    >>> _kind("Database Error in model a (models/a.sql)\n  000625 (57014): Statement was aborted")
+    <class 'include.errors.DbtRunError'>
+    """
+    return DbtModelError if LASTING.search(message) else DbtRunError
