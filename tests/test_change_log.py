@@ -106,6 +106,15 @@ def test_a_truncated_table_and_one_made_anew_are_read_as_a_whole(pipe):
     assert rows(pipe) == source_rows(pipe)
 
 
+def test_rows_under_another_key_take_the_place_of_all(pipe):
+    pipe.go("first")
+    pipe.change("update {} set amount = 1 where id = 1", "alter table {} rename part to share")
+    assert pipe.go("second")["total"] == 50
+    pipe.change("alter table {} drop constraint {}_pkey", "alter table {} add primary key (id)")
+    pipe.change("delete from {} where id = 1")
+    assert pipe.go("third")["total"] == 49
+
+
 def test_deleted_rows_can_be_marked_and_come_back(pipe):
     pipe.stream = replace(pipe.stream, deleted_rows="mark")
     pipe.go("first")

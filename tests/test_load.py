@@ -172,6 +172,15 @@ def test_columns_come_go_and_change_and_no_value_is_lost(pipe):
     assert pipe.load("fourth")["rows"] == 2, "a column less is no reason to read all again"
 
 
+def test_rows_under_another_key_take_the_place_of_all(pipe):
+    pipe.go("first")
+    pipe.change("delete from {} where id = 50", "alter table {} alter id type text using 'n' || id")
+    assert pipe.go("second")["total"] == 49
+    pipe.change("alter table {} rename id to number")
+    assert pipe.go("third")["total"] == 49
+    assert pipe.go("fourth")["rows"] == 1
+
+
 def test_frozen_columns_fail_before_anything_is_loaded(pipe):
     pipe.stream = replace(pipe.stream, schema_changes="freeze")
     pipe.extract("first")

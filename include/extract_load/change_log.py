@@ -120,7 +120,8 @@ class Changes:
         until: The position up to which it was read.
         transactions: Who made the changes.
         keys: Those of changed rows, each a line of JSON with the columns' text.
-        tell_all: Whether the keys do: not after a TRUNCATE, nor for another table of that name.
+        tell_all: Whether the keys do: not after a TRUNCATE, of another table of that name, or of
+            another key.
     """
 
     until: int
@@ -214,7 +215,7 @@ class ChangeLog:
                         transactions.add(transaction)
                         keys.add(key, key)
             same = self.relation == own["relation"]
-            yield Changes(until, transactions, keys, same and not reader.was_truncated)
+            yield Changes(until, transactions, keys, same and reader.tells_all)
 
     def _messages(self, made: Any, until: int) -> Iterator[tuple[int, bytes]]:
         names = {"slot": self.slot, "publication": quoted(self.stream.publication)}
@@ -331,27 +332,30 @@ class _Reader:
         key: Its key columns.
 
     Attributes:
-        was_truncated: Whether a TRUNCATE was among them.
+        tells_all: Whether the keys do: no TRUNCATE was among them, and no other key.
     """
 
     def __init__(self, relation: int, key: Sequence[str]) -> None:
         self._relation = relation
         self._key = key
         self._places: list[int] = []
-        self.was_truncated = False
+        self.tells_all = True
 
     def keys(self, message: bytes) -> Iterator[bytes]:
         """The keys of the rows that a message tells of: the old one, the new one, or both."""
         kind = message[:1]
         if kind == TRUNCATE:
             count = unpack_from(">I", message, 1)[0]
-            self.was_truncated |= self._relation in unpack_from(f">{count}I", message, 6)
+            self.tells_all &= self._relation not in unpack_from(f">{count}I", message, 6)
             return
         if unpack_from(">I", message, 1)[0] != self._relation:
             return
         if kind == RELATION:
             names = _columns(message)
-            self._places = [names.index(name) for name in self._key]
+            self.tells_all &= set(self._key) <= set(names)
+            self._places = [names.index(name) for name in self._key] if self.tells_all else []
+            return
+        if not self.tells_all:
             return
         before: list[str | None] = [None] * len(self._places)
         for row in _rows(message):

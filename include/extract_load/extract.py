@@ -47,6 +47,7 @@ class _Seen:
         at: The database's clock.
         change: What became of its columns since the last load.
         start: The bookmark to go on from; None reads all rows.
+        goes_on: Whether what is read joins what was loaded before; else it takes its place.
         bookmarks: How to move it, where it is a value of the replication key.
     """
 
@@ -54,6 +55,7 @@ class _Seen:
     at: str
     change: SchemaChange
     start: State | None
+    goes_on: bool
     bookmarks: Bookmarks | None
 
 
@@ -110,7 +112,7 @@ class Extract:
             keys=read.keys,
             gone=read.gone,
             marks_deleted=stream.deleted_rows == "mark",
-            first_state=self.committed,
+            first_state=self.committed if read.seen.goes_on else None,
             state=read.state,
             change=str(read.seen.change),
         )
@@ -131,7 +133,7 @@ class Extract:
             if not found:
                 found = self._tap(started or stack.enter_context(self._start_tap()), seen)
         keys = None
-        if self.committed and stream.deletes == "sweep":
+        if seen.goes_on and stream.deletes == "sweep":
             # After the rows: so no new row is taken for a deleted one.
             with session(self.connection) as made:
                 keys = self._keys(made, seen.table)
@@ -152,6 +154,8 @@ class Extract:
         ):
             seen, state = self._look_up(made), changes.bookmark(found.until)
             self._say(seen, "the server's log")
+            if not seen.goes_on:
+                return _Read(seen, self._copy_all(made, seen), state)
             if not found.tell_all:
                 keys = self._keys(made, seen.table)
                 return _Read(seen, self._copy_all(made, seen), state, keys=keys)
@@ -258,7 +262,10 @@ class Extract:
         # A new column, or one of another type, may hold values in rows that nobody has touched.
         anew = bool(change.gained or change.changed)
         start = None if anew else self.committed
-        return _Seen(table, moment(made), change, start, bookmarks)
+        # Under another key, no row would find the one that was loaded before.
+        same_key = not set(table.key) & {*change.gained, *change.changed}
+        goes_on = bool(self.committed) and same_key
+        return _Seen(table, moment(made), change, start, goes_on, bookmarks)
 
 
 def extract(job: dict[str, Any]) -> dict[str, Any]:
