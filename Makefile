@@ -35,7 +35,7 @@ picture: ## Take docs/pictures/ anew from Airflow's UI, beside make up
 
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
-	@$(VENVS)/test/bin/python -m pytest tests --ignore=tests/dags -n 2 --dist loadfile
+	@$(VENVS)/test/bin/python -m pytest tests/journeys tests --ignore=tests/dags -n 2 --dist loadfile --no-loadscope-reorder
 	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
 
 chaos: ## Kill every part of extract and load at POINTS=56 moments; HISTORIES=90 of a table; SEED=1
