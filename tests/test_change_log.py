@@ -106,6 +106,21 @@ def test_a_truncated_table_and_one_made_anew_are_read_as_a_whole(pipe):
     assert rows(pipe) == source_rows(pipe)
 
 
+@pytest.mark.parametrize("change", ["truncate {}", "delete from {}"])
+def test_whoever_made_a_change_is_told_so_that_it_is_waited_for(pipe, change):
+    pipe.go("first")
+    with closing(pipe.shop.connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(change.replace("{}", pipe.stream.name))
+        cursor.execute("select txid_current()")
+        (transaction,) = cursor.fetchone()
+    log = ChangeLog.of(pipe.connection, "shop", pipe.stream)
+    with log.since(pipe.store.get("bookmark")) as changes:
+        assert changes.transactions == {transaction}
+        with log.session_that_sees(changes.transactions) as made, made.cursor() as cursor:
+            cursor.execute(f"select count(*) from {pipe.stream.name}")
+            assert cursor.fetchone() == (0,)
+
+
 def test_rows_under_another_key_take_the_place_of_all(pipe):
     pipe.go("first")
     pipe.change("update {} set amount = 1 where id = 1", "alter table {} rename part to share")

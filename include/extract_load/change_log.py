@@ -211,8 +211,8 @@ class ChangeLog:
                 cursor.execute("select pg_current_wal_flush_lsn() - '0/0'")
                 until = int(cursor.fetchone()[0])
                 for transaction, message in self._messages(made, until):
+                    transactions.add(transaction)
                     for key in reader.keys(message):
-                        transactions.add(transaction)
                         keys.add(key, key)
             same = self.relation == own["relation"]
             yield Changes(until, transactions, keys, same and reader.tells_all)
