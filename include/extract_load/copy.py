@@ -20,8 +20,12 @@ from include.extract_load.column_types import Change
 from include.extract_load.filter import change_values
 from include.extract_load.table import Table, quoted
 
-# JSON text holds no control character, so none of these ever has to be escaped.
-FORMAT = "with (format csv, quote e'\\x01', delimiter e'\\x02')"
+# In binary form nothing is escaped: the server need not look at each byte. It sends a row at a
+# time: how many fields, the length of the first, its text; before the first row the file's header.
+# https://www.postgresql.org/docs/current/sql-copy.html
+FORMAT = "with (format binary)"
+SIGNATURE, HEADER_BYTES = b"PGCOPY\n\xff\r\n\0", 19
+ROW_BYTES = 6
 
 Write = Callable[[bytes], None]
 Key = Sequence[str]
@@ -113,11 +117,14 @@ class _Lines:
     def __init__(self, write: Write, end: bytes) -> None:
         self._write = write
         self._end = end
-        self._cut = -2 if end.startswith(b",") else -1
+        self._cut = -1 if end.startswith(b",") else None
 
-    def write(self, line: bytes) -> None:
-        """Take a row."""
-        self._write(line[: self._cut] + self._end)
+    def write(self, part: bytes) -> None:
+        """Take a row; the header may come before the first, and two bytes after the last."""
+        if part.startswith(SIGNATURE):
+            part = part[HEADER_BYTES:]
+        if len(part) > ROW_BYTES:
+            self._write(part[ROW_BYTES : self._cut] + self._end)
 
 
 def masked(write: Write, masking: Mapping[str, Change]) -> Write:
