@@ -106,8 +106,12 @@ def services(settings: Settings, env: Mapping[str, str], *, triggerer: bool) -> 
         "SLUICE_AIRFLOW_PORT",
         ready_seconds=120,
     )
-    others = ["dag-processor", *(["triggerer"] if triggerer else []), "scheduler"]
-    return [api, *(Service(name, [program, name], env) for name in others)]
+    # The API server reads task logs from this disk: nobody needs them served, on every interface
+    # and a port that each Airflow of a machine would want for itself.
+    quiet = "--skip-serve-logs"
+    commands = [["dag-processor"], *([["triggerer", quiet]] if triggerer else [])]
+    commands.append(["scheduler", quiet])
+    return [api, *(Service(command[0], [program, *command], env) for command in commands)]
 
 
 def connections(settings: Settings, password: str) -> list[dict[str, Any]]:
