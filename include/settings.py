@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,9 @@ class Settings:
         postgres_port: TCP port of the local Postgres on 127.0.0.1.
         snowflake_port: TCP port of the local Snowflake on 127.0.0.1.
         airflow_port: TCP port of Airflow's API server on 127.0.0.1.
-        warm_dbt: Socket of a warm dbt process, or empty: then each command starts its own dbt.
+        warm_dbt: Whether dbt commands run in a warm process; else each starts its own dbt.
+        warm_dbt_idle: Seconds without a command after which that process ends.
+        runtime: The folder of its socket, for this user alone.
         shop_scale: Size of the sample shop; 1 is about 50,000 rows.
         airflow_url: Of a deployment's API server, for commands; empty takes the local one.
         airflow_token: Its bearer token.
@@ -53,7 +56,9 @@ class Settings:
     postgres_port: int
     snowflake_port: int
     airflow_port: int
-    warm_dbt: str
+    warm_dbt: bool
+    warm_dbt_idle: float
+    runtime: Path
     shop_scale: float
     airflow_url: str
     airflow_token: str
@@ -96,6 +101,12 @@ def _number(environ: Mapping[str, str], key: str, default: str) -> float:
         raise ConfigError(f"{key}={environ[key]!r}: expected a number, e.g. {default}") from None
 
 
+def _switch(environ: Mapping[str, str], key: str, default: str) -> bool:
+    if (value := environ.get(key) or default) not in ("on", "off"):
+        raise ConfigError(f"{key}={value!r}: expected on or off")
+    return value == "on"
+
+
 def settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process.
 
@@ -118,7 +129,9 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         postgres_port=int(_number(env, "SLUICE_POSTGRES_PORT", "55432")),
         snowflake_port=int(_number(env, "SLUICE_SNOWFLAKE_PORT", "58085")),
         airflow_port=int(_number(env, "SLUICE_AIRFLOW_PORT", "8080")),
-        warm_dbt=env.get("SLUICE_WARM_DBT", ""),
+        warm_dbt=_switch(env, "SLUICE_WARM_DBT", "on"),
+        warm_dbt_idle=_number(env, "SLUICE_WARM_DBT_IDLE", "900"),
+        runtime=Path(env.get("SLUICE_RUNTIME") or f"{tempfile.gettempdir()}/sluice-{os.getuid()}"),
         shop_scale=_number(env, "SHOP_SCALE", "1"),
         airflow_url=env.get("SLUICE_AIRFLOW_URL", "").rstrip("/"),
         airflow_token=env.get("SLUICE_AIRFLOW_TOKEN", ""),

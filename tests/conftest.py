@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from include.connections import PostgresConnection, SnowflakeConnection
@@ -86,31 +87,23 @@ def running_snowflake(folder: Path) -> Iterator[LocalSnowflake]:
         server.stop()
 
 
-@contextmanager
-def running_warm_dbt(
-    folder: Path, environment: Mapping[str, str], root: Path = ROOT
-) -> Iterator[Path]:
-    """A warm dbt as its own process; yields its socket, before it is warm."""
-    public = {key: value for key, value in environment.items() if "SECRET" not in key}
-    socket = Path(tempfile.mkdtemp(prefix="sluice-test-")) / "dbt.sock"
-    python = str(settings().program("dbt", "python"))
-    command = [python, "-m", "include.transform.warm_dbt_server", "--socket", str(socket)]
-    with (folder / "warm_dbt.log").open("w") as log:
-        process = subprocess.Popen(
-            command,
-            env=child_environment({**public, "PYTHONPATH": str(root)}),
-            cwd=root,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_until(socket.exists)
-        yield socket
-    finally:
-        process.terminate()
-        process.wait(START_SECONDS)
-        assert not socket.exists(), (folder / "warm_dbt.log").read_text()
-        socket.parent.rmdir()
+@pytest.fixture(scope="session", autouse=True)
+def runtime() -> Iterator[Path]:
+    """The folder of warm dbt's sockets; what serves in it ends when it goes away."""
+    with tempfile.TemporaryDirectory(prefix="sluice-test-") as folder:
+        os.environ["SLUICE_RUNTIME"] = folder
+        yield Path(folder)
+    wait_until(lambda: not serving(folder), seconds=60)
+
+
+def serving(folder: object) -> list[psutil.Process]:
+    """The warm dbt processes whose sockets are in a folder, and their commands."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        words = process.info["cmdline"] or ()
+        if process.info["status"] != psutil.STATUS_ZOMBIE and "--socket" in words:
+            found += [process] if any(word.startswith(f"{folder}/") for word in words) else []
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from conftest import PASSWORD, running_warm_dbt
+from conftest import PASSWORD, serving
 
 from include.errors import DbtModelError, DbtProjectError, DbtRunError, DbtTestFailure
 from include.local.ports import free_port
@@ -18,25 +18,16 @@ SEED = "fqn:shop.countries"
 TESTS = ["fqn:shop.unique_countries_country_code", "fqn:shop.not_null_countries_region"]
 
 
-@pytest.fixture(scope="module")
-def warm_dbt(tmp_path_factory, environment):
-    with running_warm_dbt(tmp_path_factory.mktemp("warm"), environment) as socket:
-        yield socket
-
-
-@pytest.fixture(params=["warm", "own process"])
+@pytest.fixture(params=["on", "off"], ids=["warm", "own process"])
 def way(request, monkeypatch):
-    if request.param == "warm":
-        monkeypatch.setenv("SLUICE_WARM_DBT", str(request.getfixturevalue("warm_dbt")))
-    else:
-        monkeypatch.delenv("SLUICE_WARM_DBT", raising=False)
+    monkeypatch.setenv("SLUICE_WARM_DBT", request.param)
 
 
 def rows_of(result):
     return [replace(node, seconds=0) for node in result.nodes]
 
 
-def test_both_ways_give_the_same_results(environment, warm_dbt, local_snowflake, monkeypatch):
+def test_both_ways_give_the_same_results(environment, local_snowflake, monkeypatch, runtime):
     local_snowflake.rows("create schema if not exists raw_shop")
     local_snowflake.rows(
         "create or replace table raw_shop.web_events as select 1 as event_id, 2 as customer_id,"
@@ -50,12 +41,13 @@ def test_both_ways_give_the_same_results(environment, warm_dbt, local_snowflake,
         ("run", ["fqn:shop.marts.fct_sessions"]),
     ]
     found = []
-    for socket in ("", str(warm_dbt)):
-        monkeypatch.setenv("SLUICE_WARM_DBT", socket)
+    for warm in ("off", "on"):
+        monkeypatch.setenv("SLUICE_WARM_DBT", warm)
         results = [run_dbt(verb, select, environment) for verb, select in commands]
         found.append([sorted(rows_of(result), key=lambda node: node.id) for result in results])
         assert local_snowflake.rows("select count(*) from marts.fct_sessions") == [(1,)]
         local_snowflake.rows("drop table marts.fct_sessions")
+        assert bool(serving(runtime)) == (warm == "on")
     assert found[0] == found[1]
     assert [node.status for nodes in found[0] for node in nodes] == [
         "success", "pass", "pass", "success", "success",
@@ -63,8 +55,8 @@ def test_both_ways_give_the_same_results(environment, warm_dbt, local_snowflake,
     assert found[0][0][0].id == "seed.shop.countries"
 
 
-def test_a_warehouse_that_is_away_is_no_fault_of_the_project(environment, warm_dbt, monkeypatch):
-    monkeypatch.setenv("SLUICE_WARM_DBT", str(warm_dbt))
+@pytest.mark.usefixtures("way")
+def test_a_warehouse_that_is_away_is_no_fault_of_the_project(environment):
     elsewhere = {**environment, "SNOWFLAKE_PORT": str(free_port())}
     with pytest.raises(DbtRunError, match="Database Error 250001"):
         run_dbt("seed", [SEED], elsewhere)

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 
-import psutil
 import pytest
-from conftest import running_warm_dbt, wait_until
+from conftest import serving, wait_until
 
 from include.errors import DbtRunError
 from include.local.ports import free_port
 from include.settings import ROOT, child_environment, settings
-from include.transform.dbt_command import run_dbt
-from include.transform.warm_dbt import NoWarmDbt, run_warm
+from include.transform.dbt_command import project_options, run_dbt
+from include.transform.warm_dbt import NoWarmDbt, WarmDbt
 
-PARSE = ["parse", "--project-dir", str(ROOT / "dbt"), "--profiles-dir", str(ROOT / "dbt")]
-SEED = ["seed", *PARSE[1:], "--select", "countries"]
+HERE = project_options(ROOT / "dbt")
+PARSE = ["parse", *HERE]
+SEED = ["seed", *HERE, "--select", "countries"]
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path_factory, monkeypatch):
+    """A folder of its own for each test; what serves there ends when it goes away."""
+    folder = tmp_path_factory.mktemp("r")
+    folder.chmod(0o700)
+    monkeypatch.setenv("SLUICE_RUNTIME", str(folder))
+    yield folder
+    log = "".join(path.read_text() for path in folder.glob("*.log"))
+    shutil.rmtree(folder)
+    wait_until(lambda: not serving(folder), seconds=60)
+    assert "Traceback" not in log, log
 
 
 @pytest.fixture
-def warm_dbt(tmp_path, environment):
-    with running_warm_dbt(tmp_path, environment) as socket:
-        yield socket
+def warm_dbt(environment):
+    return WarmDbt.of(environment, settings())
 
 
-def server_of(socket):
-    for process in psutil.process_iter(["cmdline"]):
-        if str(socket) in (process.info["cmdline"] or []) and process.parent().pid == os.getpid():
-            return process
-    raise AssertionError(f"nothing serves {socket}")
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project, that a test may change; its settings."""
+    for name in ("include", "dbt"):
+        shutil.copytree(ROOT / name, tmp_path / "project" / name)
+    return replace(settings(), root=tmp_path / "project")
 
 
-def commands_of(socket):
-    def is_command(child):
-        with suppress(psutil.NoSuchProcess):
-            return "warm_dbt_server" in " ".join(child.cmdline())
+def servers(folder):
+    """The warm processes of a folder: those that no other of it has forked."""
+    found = serving(folder)
+    pids = {process.pid for process in found}
+    return [process for process in found if process.ppid() not in pids]
 
-    return [child for child in server_of(socket).children() if is_command(child)]
+
+def commands(folder):
+    """The commands that run: what the warm processes have forked."""
+    pids = {process.pid for process in servers(folder)}
+    return [process for process in serving(folder) if process.pid not in pids]
 
 
 def options(tmp_path, number=0):
@@ -50,80 +70,148 @@ def options(tmp_path, number=0):
     return ["--target-path", folder, "--log-path", folder, "--log-level-file", "none"]
 
 
-def test_many_commands_at_once_asked_for_before_it_is_warm(warm_dbt, environment, tmp_path):
-    whole = child_environment(environment)
-    said = [[] for _ in range(8)]
+def log_of(folder):
+    return "".join(path.read_text() for path in folder.glob("*.log"))
+
+
+def is_warm(folder):
+    return "warm after" in log_of(folder)
+
+
+def test_commands_that_come_at_once_start_one_process_and_wait_for_it(warm_dbt, tmp_path, runtime):
+    said = [[] for _ in range(32)]
 
     def ask(number):
-        show = ["show", *PARSE[1:], "--inline", f"select {number + 100} as found"]
-        return run_warm(warm_dbt, [*show, *options(tmp_path, number)], whole, said[number].append)
+        show = ["show", *HERE, "--inline", f"select {number + 100} as found"]
+        return warm_dbt.run([*show, *options(tmp_path, number)], said[number].append)
 
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(ask, range(8))) == [0] * 8
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(ask, range(32))) == [0] * 32
     for number, lines in enumerate(said):
         assert f"{number + 100}" in "\n".join(lines)
         assert (tmp_path / f"target-{number}" / "run_results.json").exists()
-    wait_until(lambda: not commands_of(warm_dbt))
+    assert len(servers(runtime)) == 1
+    assert log_of(runtime).count("warm after") == 1
+    wait_until(lambda: not commands(runtime))
 
 
-def test_another_connection_or_variable_is_parsed_for(warm_dbt, environment, tmp_path):
-    for changes, reason in (
-        ({}, None),
-        ({"SNOWFLAKE_DATABASE": "OTHER"}, "for other connection"),
-        ({"SNOWFLAKE_USER": "other"}, "for other connection"),
+def test_it_ends_when_nobody_asks_and_starts_again(environment, tmp_path, runtime):
+    warm_dbt = WarmDbt.of(environment, replace(settings(), warm_dbt_idle=1))
+    assert warm_dbt.run([*PARSE, *options(tmp_path)], print) == 0
+    (first,) = servers(runtime)
+    wait_until(lambda: not servers(runtime))
+    assert not warm_dbt.socket.exists()
+    assert "no command for 1 s" in log_of(runtime)
+    assert warm_dbt.run([*PARSE, *options(tmp_path)], print) == 0
+    assert first not in servers(runtime)
+
+
+def test_a_command_that_runs_is_no_idleness(environment, tmp_path, runtime):
+    with Unanswered() as port:
+        warm_dbt = WarmDbt.of({**environment, **port}, replace(settings(), warm_dbt_idle=0.5))
+        with asking(warm_dbt, [*SEED, *options(tmp_path)]):
+            wait_until(lambda: commands(runtime))
+            time.sleep(3)
+            assert servers(runtime)
+        wait_until(lambda: not serving(runtime), seconds=45)
+
+
+def test_killed_it_is_started_anew_by_the_next_command(warm_dbt, tmp_path, runtime):
+    assert warm_dbt.run([*PARSE, *options(tmp_path)], print) == 0
+    (server,) = servers(runtime)
+    server.kill()
+    assert warm_dbt.run([*PARSE, *options(tmp_path)], print) == 0
+    assert [process.pid for process in servers(runtime)] != [server.pid]
+
+
+def test_without_its_socket_it_ends(warm_dbt, runtime):
+    warm_dbt.start()
+    wait_until(lambda: is_warm(runtime))
+    warm_dbt.socket.unlink()
+    wait_until(lambda: not servers(runtime), seconds=5)
+    assert "the socket was taken away" in log_of(runtime)
+
+
+def test_two_connections_have_two_processes_and_a_new_password_has_none(
+    environment, tmp_path, runtime
+):
+    for changes, processes in (
+        ({}, 1),
+        ({"SNOWFLAKE_DATABASE": "OTHER"}, 2),
+        ({"DBT_ENV_SECRET_SNOWFLAKE_PASSWORD": "rotated"}, 2),
     ):
         said = []
-        whole = child_environment({**environment, **changes})
-        command = [*PARSE, *options(tmp_path)]
-        assert run_warm(warm_dbt, command, whole, said.append) == 0
-        again = [line for line in said if "parsing again" in line]
-        assert len(again) == (reason is not None)
-        assert not reason or reason in again[0]
+        warm_dbt = WarmDbt.of({**environment, **changes}, settings())
+        assert warm_dbt.run([*PARSE, *options(tmp_path)], said.append) == 0
+        assert not any("parsing again" in line for line in said)
+        assert len(servers(runtime)) == processes
 
 
-def test_changed_files_are_seen_and_who_waits_is_answered(tmp_path, environment, monkeypatch):
-    root = tmp_path / "project"
-    for name in ("include", "dbt"):
-        shutil.copytree(ROOT / name, root / name)
-    command = ["ls", "--project-dir", str(root / "dbt"), "--profiles-dir", str(root / "dbt")]
-    command += ["--select", "tag:brand_new", *options(tmp_path)]
-    whole = child_environment(environment)
-    monkeypatch.setenv("SLUICE_VENVS", str(settings().venvs))
-    with running_warm_dbt(tmp_path, environment, root) as socket:
-        before, after = [], []
-        assert run_warm(socket, command, whole, before.append) == 0
-        assert not any("shop.newest" in line for line in before)
-        sql = "{{ config(tags=['brand_new']) }} select 1 as one"
-        (root / "dbt" / "models" / "newest.sql").write_text(sql)
-        with ThreadPoolExecutor(2) as pool:
-            asked = [pool.submit(run_warm, socket, command, whole, after.append) for _ in "ab"]
-            assert [one.result() for one in asked] == [0, 0]
-        assert after.count("shop.newest") == 2
-        broken = root / "dbt" / "models" / "broken.sql"
-        broken.write_text("{{ ref('no_such_model') }}")
+def test_variables_are_parsed_for_and_those_that_stay_only_once(
+    project, environment, tmp_path, runtime
+):
+    sql = "select '{{ env_var('FLAVOUR') }}' as flavour, {{ var('size', 1) }} as size"
+    (project.root / "dbt/models/flavour.sql").write_text(sql)
+    compile_it = ["compile", *project_options(project.dbt_project), "--select", "flavour"]
+
+    def ask(flavour, *more):
         said = []
-        assert run_warm(socket, command, whole, said.append) == 2
-        assert "no_such_model" in "\n".join(said)
-        broken.unlink()
-        assert run_warm(socket, command, whole, after.append) == 0
+        warm_dbt = WarmDbt.of(environment, project)
+        changed = {**warm_dbt.environment, "FLAVOUR": flavour}
+        line = [*compile_it, *more, *options(tmp_path)]
+        assert replace(warm_dbt, environment=changed).run(line, said.append) == 0
+        told = "\n".join(said)
+        assert f"'{flavour}' as flavour" in told
+        return told
+
+    assert "parsing again" not in ask("plum")
+    assert "parsing again, for other vars" in ask("plum", "--vars", "{size: 2}")
+    assert "parsing again, for other FLAVOUR" in ask("fig")
+    assert "parsing again" not in ask("plum")
+    assert "parsing again" in ask("fig")
+    assert "parsing again" in ask("fig")
+    assert "parsing again" not in ask("fig")
+    assert log_of(runtime).count("starting over") == 1
 
 
-def test_a_command_that_runs_goes_on_while_the_project_changes(tmp_path, environment):
-    root = tmp_path / "project"
-    for name in ("include", "dbt"):
-        shutil.copytree(ROOT / name, root / name)
-    here = ["--project-dir", str(root / "dbt"), "--profiles-dir", str(root / "dbt")]
+def test_changed_files_are_seen_and_who_waits_is_answered(project, environment, tmp_path):
+    listing = ["ls", *project_options(project.dbt_project), "--select", "tag:brand_new"]
+    listing += options(tmp_path)
+    warm_dbt = WarmDbt.of(environment, project)
+    before, after = [], []
+    assert warm_dbt.run(listing, before.append) == 0
+    assert not any("shop.newest" in line for line in before)
+    sql = "{{ config(tags=['brand_new']) }} select 1 as one"
+    (project.dbt_project / "models" / "newest.sql").write_text(sql)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(warm_dbt.run, listing, after.append) for _ in "ab"]
+        assert [one.result() for one in asked] == [0, 0]
+    assert after.count("shop.newest") == 2
+    broken = project.dbt_project / "models" / "broken.sql"
+    broken.write_text("{{ ref('no_such_model') }}")
+    said = []
+    assert warm_dbt.run(listing, said.append) == 2
+    assert "no_such_model" in "\n".join(said)
+    broken.unlink()
+    assert warm_dbt.run(listing, after.append) == 0
+
+
+def test_a_command_that_runs_goes_on_while_the_project_changes(
+    project, environment, tmp_path, runtime
+):
+    here = project_options(project.dbt_project)
     listing = ["ls", *here, "--select", "countries", *options(tmp_path)]
-    with Unanswered() as port, running_warm_dbt(tmp_path, environment, root) as socket:
-        seed = ["seed", *here, "--select", "countries", *options(tmp_path, 1)]
-        assert run_warm(socket, listing, child_environment(environment), print) == 0
-        with asking(socket, seed, {**environment, **port}) as asker:
-            wait_until(lambda: commands_of(socket))
-            (command,) = commands_of(socket)
-            (root / "dbt/models/newest.sql").write_text("select 1 as one")
-            assert run_warm(socket, listing, child_environment(environment), print) == 0
+    seed = ["seed", *here, "--select", "countries", *options(tmp_path, 1)]
+    with Unanswered() as port:
+        warm_dbt = WarmDbt.of({**environment, **port}, project)
+        assert warm_dbt.run(listing, print) == 0
+        with asking(warm_dbt, seed) as asker:
+            wait_until(lambda: commands(runtime))
+            (command,) = commands(runtime)
+            (project.dbt_project / "models/newest.sql").write_text("select 1 as one")
+            assert warm_dbt.run(listing, print) == 0
             assert (command.is_running(), asker.poll()) == (True, None)
-        wait_until(lambda: not command.is_running(), seconds=45)
+        wait_until(lambda: not commands(runtime), seconds=45)
 
 
 class Unanswered:
@@ -144,20 +232,25 @@ class Unanswered:
 
 
 ASK = """
-import sys
+import json, sys
 from pathlib import Path
-from include.settings import child_environment
-from include.transform.warm_dbt import run_warm
-run_warm(Path(sys.argv[1]), sys.argv[2:], child_environment(), print)
+from include.transform.warm_dbt import WarmDbt
+job = json.load(sys.stdin)
+WarmDbt(Path(job["socket"]), tuple(job["command"]), job["environment"]).run(job["line"], print)
 """
 
 
 @contextmanager
-def asking(socket, command, environment, number=signal.SIGKILL):
+def asking(warm_dbt, line, number=signal.SIGKILL):
     """A process that asks for a command; ended with a signal."""
-    line = [sys.executable, "-c", ASK, str(socket), *command]
-    asker = subprocess.Popen(line, env=child_environment(environment), cwd=ROOT)
+    job = {"socket": str(warm_dbt.socket), "command": warm_dbt.command, "line": line}
+    job["environment"] = dict(warm_dbt.environment)
+    command = [sys.executable, "-c", ASK]
+    environment = child_environment()
+    asker = subprocess.Popen(command, env=environment, cwd=ROOT, stdin=subprocess.PIPE)
     try:
+        asker.stdin.write(json.dumps(job).encode())
+        asker.stdin.close()
         yield asker
     finally:
         asker.send_signal(number)
@@ -165,43 +258,51 @@ def asking(socket, command, environment, number=signal.SIGKILL):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_who_asked_is_killed_and_its_command_ends(warm_dbt, environment, tmp_path, number):
+def test_who_asked_is_killed_and_its_command_ends(environment, tmp_path, runtime, number):
     with Unanswered() as port:
-        command = [*SEED, *options(tmp_path)]
-        with asking(warm_dbt, command, {**environment, **port}, number):
-            wait_until(lambda: commands_of(warm_dbt))
-        wait_until(lambda: not commands_of(warm_dbt), seconds=45)
+        warm_dbt = WarmDbt.of({**environment, **port}, settings())
+        with asking(warm_dbt, [*SEED, *options(tmp_path)], number):
+            wait_until(lambda: commands(runtime) and is_warm(runtime))
+        wait_until(lambda: not commands(runtime), seconds=45)
 
 
-@pytest.mark.parametrize(
-    ("warm", "error"), [(False, NoWarmDbt), (True, DbtRunError)], ids=["warming", "working"]
-)
-def test_a_server_that_is_killed_takes_its_children_with_it(tmp_path, environment, warm, error):
-    def is_time():
-        return commands_of(socket) and warm == ("warm after" in log.read_text())
-
+def test_a_server_that_is_killed_takes_its_commands_with_it(environment, tmp_path, runtime):
     def kill():
-        wait_until(is_time)
-        children.extend(commands_of(socket))
-        server_of(socket).kill()
+        wait_until(lambda: commands(runtime) and is_warm(runtime))
+        (server,) = servers(runtime)
+        server.kill()
 
-    log, children = tmp_path / "warm_dbt.log", []
-    with Unanswered() as port, running_warm_dbt(tmp_path, environment) as socket:
-        whole = child_environment({**environment, **port})
-        with ThreadPoolExecutor(1) as pool:
-            killer = pool.submit(kill)
-            with pytest.raises(error):
-                run_warm(socket, [*SEED, *options(tmp_path)], whole, print)
-            killer.result()
-        socket.unlink()
-        wait_until(lambda: not any(child.is_running() for child in children), seconds=45)
-        assert children
+    with Unanswered() as port, ThreadPoolExecutor(1) as pool:
+        warm_dbt = WarmDbt.of({**environment, **port}, settings())
+        killer = pool.submit(kill)
+        with pytest.raises(DbtRunError, match="the dbt process died before it ended"):
+            warm_dbt.run([*SEED, *options(tmp_path)], print)
+        killer.result()
+        wait_until(lambda: not serving(runtime), seconds=45)
 
 
-def test_where_no_warm_dbt_answers_a_command_starts_its_own(tmp_path, environment, monkeypatch):
-    gone = tmp_path / "gone.sock"
-    with pytest.raises(NoWarmDbt):
-        run_warm(gone, [], {}, print)
-    monkeypatch.setenv("SLUICE_WARM_DBT", str(gone))
-    (node,) = run_dbt("seed", ["fqn:shop.countries"], environment).nodes
-    assert node.status == "success"
+def test_a_server_that_is_killed_while_it_warms_is_started_again(warm_dbt, tmp_path, runtime):
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(warm_dbt.run, [*PARSE, *options(tmp_path)], print)
+        wait_until(lambda: servers(runtime))
+        (server,) = servers(runtime)
+        server.kill()
+        assert asked.result() == 0
+
+
+class TestWithoutOne:
+    def test_a_folder_that_others_can_read_is_refused(self, warm_dbt, runtime):
+        runtime.chmod(0o755)
+        with pytest.raises(NoWarmDbt, match=r"no folder of this user's alone \(mode 700\)"):
+            warm_dbt.run([], print)
+
+    def test_one_that_cannot_start_says_why(self, warm_dbt, runtime):
+        line = ["/bin/sh", "-c", "echo 'no module named dbt' >&2; exit 1"]
+        with pytest.raises(NoWarmDbt, match="ends with: no module named dbt"):
+            replace(warm_dbt, command=tuple(line)).run([], print)
+
+    def test_a_command_starts_its_own(self, environment, monkeypatch, runtime, caplog):
+        runtime.chmod(0o755)
+        (node,) = run_dbt("seed", ["fqn:shop.countries"], environment).nodes
+        assert node.status == "success"
+        assert "no warm dbt, starting one of its own" in caplog.text

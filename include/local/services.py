@@ -80,7 +80,10 @@ class Services:
 
     @property
     def sockets(self) -> Path:
-        """A folder for sockets, whose paths may have 107 bytes; removed when services stop."""
+        """A folder for sockets, whose paths may have 107 bytes.
+
+        When services stop, it is removed, and whoever serves in it is ended.
+        """
         if not self._sockets:
             self._sockets = Path(tempfile.mkdtemp(prefix="sluice-"))
             self._write_register()
@@ -188,6 +191,7 @@ class Services:
             for pid, _ in reversed(found):
                 end_tree(pid)
             if register.get("sockets"):
+                _end_servers(register["sockets"])
                 shutil.rmtree(register["sockets"], ignore_errors=True)
             self._register.unlink(missing_ok=True)
             self._sockets = None
@@ -221,6 +225,13 @@ def _started_at(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.Error:
         return None
+
+
+def _end_servers(folder: str) -> None:
+    """End those whose command line names a file of a folder."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word.startswith(f"{folder}/") for word in process.info["cmdline"] or ()):
+            end_tree(process.pid)
 
 
 def end_tree(pid: int, seconds: float = STOP_SECONDS) -> None:

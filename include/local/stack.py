@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from include.errors import LocalError
 from include.local import airflow
 from include.local.services import Service, Services
 from include.settings import Settings, child_environment, local_password
+from include.transform.warm_dbt import NoWarmDbt, WarmDbt
 
 ROOM_MB = 500
 
@@ -58,7 +60,7 @@ class Stack:
         self.services.stop()
 
     def start_databases(self) -> None:
-        """Start Postgres, the local Snowflake, and a dbt that is warm when the first model runs.
+        """Start Postgres, the local Snowflake, and the dbt that is to be warm for the first model.
 
         Raises:
             LocalError: A port is taken, or one of them ended or was not ready in time.
@@ -66,22 +68,12 @@ class Stack:
         self.services.start(
             self._server("postgres", self.here.postgres_port),
             self._server("snowflake", self.here.snowflake_port),
-            self._warm_dbt(),
         )
-
-    def _warm_dbt(self) -> Service:
-        python = self.here.program("dbt", "python")
-        module = "include.transform.warm_dbt_server"
-        warehouse = SnowflakeConnection.local(self.here.snowflake_port, "unset").dbt_environment()
-        return Service(
-            "warm-dbt",
-            [str(python), "-m", module, "--socket", str(self._socket)],
-            child_environment(warehouse),
-        )
-
-    @property
-    def _socket(self) -> Path:
-        return self.services.sockets / "dbt.sock"
+        if self.here.warm_dbt:
+            warehouse = SnowflakeConnection.local(self.here.snowflake_port, "unset")
+            here = replace(self.here, runtime=self.services.sockets)
+            with suppress(NoWarmDbt):  # tasks that need it try again, and say why there is none
+                WarmDbt.of(warehouse.dbt_environment(), here).start()
 
     def _server(self, name: str, port: int) -> Service:
         python = self.here.program("local", "python")
@@ -143,7 +135,7 @@ class Stack:
             self.secrets,
             self.password,
             AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE=str(schedules),
-            SLUICE_WARM_DBT=str(self._socket),
+            SLUICE_RUNTIME=str(self.services.sockets),
         )
         self._migrate(env)
         self.services.start(*airflow.services(self.here, env, triggerer=triggerer))

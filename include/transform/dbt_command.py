@@ -15,8 +15,8 @@ from typing import Any
 
 from include.errors import DbtModelError, DbtProjectError, DbtRunError, DbtTestFailure, one_line
 from include.process import child
-from include.settings import child_environment, settings
-from include.transform.warm_dbt import NoWarmDbt, run_warm
+from include.settings import settings
+from include.transform.warm_dbt import NoWarmDbt, WarmDbt
 
 log = logging.getLogger(__name__)
 VERBS = ("run", "seed", "snapshot", "test", "build")
@@ -121,9 +121,9 @@ def _run(line: Sequence[str], environment: Mapping[str, str]) -> tuple[int, Sequ
         said.append(text)
         log.info("%s", text)
 
-    if socket := settings().warm_dbt:
+    if settings().warm_dbt:
         try:
-            return run_warm(Path(socket), line, child_environment(environment), say), said
+            return WarmDbt.of(environment, settings()).run(line, say), said
         except NoWarmDbt as reason:
             log.warning("no warm dbt, starting one of its own: %s", reason)
     program = [str(settings().program("dbt", "python")), "-m", "include.transform.dbt_program"]

@@ -6,7 +6,10 @@ It is dbt's own command line, after one thing that several threads must not do a
 from __future__ import annotations
 
 import base64
+import signal
 import sys
+
+from include.process import end_with_parent
 
 # An Arrow stream of no columns and no batches, as pyarrow writes it.
 EMPTY_STREAM = base64.b64decode(
@@ -31,7 +34,12 @@ def make_results_safe() -> None:
 
 
 def main() -> None:
-    """Run dbt with this process's arguments; exits with dbt's status."""
+    """Run dbt with this process's arguments; exits with dbt's status.
+
+    When it is told to end, or its parent dies, dbt cancels its queries first.
+    """
+    end_with_parent()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     make_results_safe()
     from dbt.cli.main import cli
 

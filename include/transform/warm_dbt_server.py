@@ -1,11 +1,10 @@
 """A warm dbt: dbt imported and the project parsed once, a child forked for each command.
 
-    python -m include.transform.warm_dbt_server --socket /tmp/…/dbt.sock
-
-Runs in dbt's environment. The socket takes connections from the start: who asks early waits until
-dbt is warm. When a file of the project changes, the process starts over; it keeps those who wait
-and the commands that run. A child ends when the process that asked for it goes away, or the server
-does.
+:mod:`include.transform.warm_dbt` starts it, in dbt's environment, on a socket that takes
+connections already: who asks early waits until dbt is warm. When a file of the project or a
+variable that it reads changes, the process starts over; it keeps those who wait and the commands
+that run. A child ends when the process that asked for it goes away, or the server does. The server
+ends when nobody has asked for a while, or when its socket is taken away.
 """
 
 from __future__ import annotations
@@ -36,29 +35,38 @@ from include.process import end_with_parent
 from include.settings import ROOT, settings
 from include.transform.dbt_command import project_options
 from include.transform.dbt_program import make_results_safe
+from include.transform.warm_dbt import SERVER, NoWarmDbt, locked
 
 log = logging.getLogger(__name__)
 CANCEL_SECONDS = 30
+TICK_SECONDS = 1
 REQUEST_SECONDS = 10
 PARSE_SECONDS = 600
 INTERRUPTED = 130
 FAILED = 2  # dbt's own exit status for what is not a failed node
+UNSET = "DBT_DEFAULT_PLACEHOLDER"  # what dbt remembers of a variable that was not there
 NOT_PARSED = {"target", "logs", ".git", "__pycache__"}
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 
 
-def fingerprint(project: Path) -> Fingerprint:
-    """(path, time of change in ns, bytes) of each file that dbt may read, sorted."""
+def fingerprint(*roots: Path) -> Fingerprint:
+    """(path, time of change in ns, bytes) of each file below some folders, sorted."""
     found = []
-    for folder, subfolders, files in os.walk(project):
-        subfolders[:] = [name for name in subfolders if name not in NOT_PARSED]
-        for name in files:
-            path = os.path.join(folder, name)  # noqa: PTH118  (10 ms for 1,000 files, not 30)
-            with suppress(FileNotFoundError):  # an editor's, gone since it was listed
-                facts = os.stat(path)  # noqa: PTH116
-                found.append((path, facts.st_mtime_ns, facts.st_size))
+    for root in roots:
+        for folder, subfolders, files in os.walk(root):
+            subfolders[:] = [name for name in subfolders if name not in NOT_PARSED]
+            for name in files:
+                path = os.path.join(folder, name)  # noqa: PTH118  (10 ms for 1,000 files, not 30)
+                with suppress(FileNotFoundError):  # an editor's, gone since it was listed
+                    facts = os.stat(path)  # noqa: PTH116
+                    found.append((path, facts.st_mtime_ns, facts.st_size))
     return tuple(sorted(found))
+
+
+def _read_by_dbt(project: Path) -> Fingerprint:
+    """The project's files, and the code that runs commands."""
+    return fingerprint(project, Path(__file__).parent)
 
 
 def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
@@ -147,7 +155,6 @@ def _parse_again_where_it_matters() -> None:
 
 
 def _changed(manifest: Any, config: Any) -> list[str]:
-    from dbt.constants import DEFAULT_ENV_PLACEHOLDER
     from dbt.parser.manifest import ManifestLoader
 
     loader: Any = SimpleNamespace(root_project=config, all_projects=config.load_dependencies())
@@ -161,9 +168,7 @@ def _changed(manifest: Any, config: Any) -> list[str]:
     }
     changed = [name for name, key in checks.items() if getattr(now, key) != getattr(then, key)]
     return changed + [
-        name
-        for name, value in manifest.env_vars.items()
-        if os.environ.get(name, DEFAULT_ENV_PLACEHOLDER) != value
+        name for name, value in manifest.env_vars.items() if os.environ.get(name, UNSET) != value
     ]
 
 
@@ -209,7 +214,6 @@ def _run_and_exit(
         for stream in (1, 2):
             os.dup2(pipe, stream)
         os.close(pipe)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         os.environ.clear()
@@ -240,21 +244,28 @@ def _run_and_exit(
 
 
 class Server:
-    """Takes commands on a socket until SIGTERM.
+    """Takes commands on a socket until SIGTERM, or until nobody needs it.
 
     Args:
         listener: Bound and listening.
-        project: The folder of ``dbt_project.yml``.
+        path: Where it is bound.
         lifeline: Both ends of a pipe that nobody writes to: it breaks when this process dies,
             however it dies.
+        idle: Seconds without a command after which it ends.
     """
 
-    def __init__(self, listener: socket.socket, project: Path, lifeline: tuple[int, int]) -> None:
+    def __init__(
+        self, listener: socket.socket, path: Path, lifeline: tuple[int, int], idle: float
+    ) -> None:
         self._listener = listener
+        self._path = path
+        self._file = _identity(path)
         self._lifeline, self._held = lifeline
-        self._project = project
-        self._print = fingerprint(project)
-        self._manifest = warm_up(project, [listener])
+        self._idle = idle
+        self._project = settings().dbt_project
+        self._print = _read_by_dbt(self._project)
+        self._manifest = warm_up(self._project, [listener])
+        self._asked: dict[str, str] = {}
 
     def serve(self, waiting: socket.socket | None = None) -> None:
         """Fork a child for each request.
@@ -263,20 +274,44 @@ class Server:
             waiting: A connection that an earlier form of this process has accepted.
 
         Raises:
-            LocalError: dbt has left a thread running: a fork would copy its locks.
+            LocalError: A thread or a connection is there that a fork would copy.
         """
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel clears ended children away
         gc.collect()
         gc.freeze()
-        if (threads := _threads()) > 1:
-            raise LocalError(f"{threads} threads run where a fork would copy one of them")
-        while True:
-            connection = waiting or self._listener.accept()[0]
-            waiting = None
+        self._require_forkable()
+        connection = waiting or self._next()
+        while connection:
             with connection:
-                if fingerprint(self._project) != self._print:
-                    self._start_over(connection)
+                if _read_by_dbt(self._project) != self._print:
+                    self._start_over("the project has changed", connection)
                 self._answer(connection)
+            connection = self._next()
+
+    def _next(self) -> socket.socket | None:
+        """The next connection, or None when it is time to end."""
+        since = time.monotonic()
+        self._listener.settimeout(TICK_SECONDS)
+        while True:
+            if _has_children():
+                since = time.monotonic()
+            with suppress(TimeoutError):
+                return self._listener.accept()[0]
+            if _identity(self._path) != self._file:
+                log.info("the socket was taken away: ending")
+                return None
+            if time.monotonic() - since > self._idle and self.leave():
+                log.info("no command for %.0f s: ending", self._idle)
+                return None
+
+    def leave(self, *, though_asked: bool = False) -> bool:
+        """Take the socket away, unless somebody has come to it; returns whether it did."""
+        with suppress(NoWarmDbt, OSError), locked(self._path.parent):
+            asked = bool(select.select([self._listener], [], [], 0)[0])
+            if though_asked or not asked:
+                if _identity(self._path) == self._file:
+                    self._path.unlink()
+                return True
+        return False
 
     def _answer(self, connection: socket.socket) -> None:
         try:
@@ -285,27 +320,81 @@ class Server:
         except (OSError, ValueError, IndexError) as error:
             log.warning("no command: %s", error)
             return
+        self._require_forkable(connection.fileno(), pipe)
         if os.fork() == 0:
             self._listener.close()
             os.close(self._held)
             _run_and_exit(connection, self._lifeline, request, pipe, self._manifest)
         os.close(pipe)
+        if self._has_come_to_stay(request["environment"]):
+            os.environ.clear()
+            os.environ.update(request["environment"])
+            self._start_over("variables that the project reads have changed")
 
-    def _start_over(self, connection: socket.socket) -> None:
-        log.info("the project has changed: starting over")
+    def _has_come_to_stay(self, environment: dict[str, str]) -> bool:
+        """Whether two commands in turn had the same values, others than the project was parsed for.
+
+        A single command's own values are for its child, which parses the project again.
+        """
+        known = dict(self._manifest.env_vars) if self._manifest else {}
+        asked = {name: environment.get(name, UNSET) for name in known}
+        before, self._asked = self._asked, asked
+        return asked == before != known
+
+    def _start_over(self, why: str, waiting: socket.socket | None = None) -> None:
+        log.info("%s: starting over", why)
         multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
-        kept = []
-        for option, number in (
-            ("--listener", self._listener.fileno()),
-            ("--waiting", connection.fileno()),
-            ("--lifeline", self._lifeline),
-            ("--held", self._held),
-        ):
+        kept = {
+            "--listener": self._listener.fileno(),
+            "--lifeline": self._lifeline,
+            "--held": self._held,
+        }
+        if waiting:
+            kept["--waiting"] = waiting.fileno()
+        command = [sys.executable, "-P", "-m", SERVER, "--socket", str(self._path)]
+        command += ["--idle", str(self._idle)]
+        for option, number in kept.items():
             os.set_inheritable(number, True)
-            kept += [option, str(number)]
-        module = "include.transform.warm_dbt_server"
-        command = [sys.executable, "-m", module, *sys.argv[1:3], *kept]
+            command += [option, str(number)]
         os.execv(sys.executable, command)  # noqa: S606  (no shell is what we want)
+
+    def _require_forkable(self, *ours: int) -> None:
+        """See that a fork copies no thread, no lock of one, and no connection.
+
+        Raises:
+            LocalError: It would.
+        """
+        if (threads := _threads()) > 1:
+            raise LocalError(f"{threads} threads run where a fork would copy one of them")
+        if others := _sockets() - {self._listener.fileno(), *ours}:
+            raise LocalError(f"{len(others)} connections are open where a fork would copy them")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path is, among all that it ever was."""
+    with suppress(FileNotFoundError):
+        facts = path.stat()
+        return facts.st_ino, facts.st_ctime_ns
+    return None
+
+
+def _has_children() -> bool:
+    """Whether a command runs; clears ended ones away."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
+
+
+def _sockets() -> set[int]:
+    """The sockets that this process has open, where Linux tells."""
+    found, folder = set(), Path("/proc/self/fd")
+    for entry in folder.iterdir() if folder.exists() else ():
+        with suppress(OSError):  # the one that lists the folder
+            if str(entry.readlink()).startswith("socket:"):
+                found.add(int(entry.name))
+    return found
 
 
 def _threads() -> int:
@@ -314,46 +403,33 @@ def _threads() -> int:
     return len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
 
 
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o077)
-    try:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
-    listener.listen(64)
-    return listener
-
-
 def main() -> int:
-    """Serve until SIGTERM, then take the socket away."""
+    """Serve until SIGTERM or the idle end, then take the socket away."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
-    for kept in ("--listener", "--waiting", "--lifeline", "--held"):
+    parser.add_argument("--idle", type=float, required=True, help="seconds")
+    parser.add_argument("--listener", type=int, required=True)
+    for kept in ("--waiting", "--lifeline", "--held"):
         parser.add_argument(kept, type=int)
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO)
-    owner = os.getpid()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.chdir(ROOT)
-    listener = (
-        _listen(given.socket) if given.listener is None else socket.socket(fileno=given.listener)
-    )
+    owner = os.getpid()
+    listener = socket.socket(fileno=given.listener)
     waiting = None if given.waiting is None else socket.socket(fileno=given.waiting)
     lifeline = os.pipe() if given.held is None else (given.lifeline, given.held)
     try:
         began = time.monotonic()
-        server = Server(listener, settings().dbt_project, lifeline)
-        sys.stdout.write(f"warm after {time.monotonic() - began:.1f} s\n")
-        sys.stdout.flush()
+        server = Server(listener, given.socket, lifeline, given.idle)
+        log.info("warm after %.1f s", time.monotonic() - began)
         server.serve(waiting)
     except LocalError as error:
-        sys.stderr.write(f"{error}\n")
+        log.error("%s", error)
         return 1
     finally:
         if os.getpid() == owner:
-            given.socket.unlink(missing_ok=True)
+            server.leave(though_asked=True)
     return 0
 
 
