@@ -31,6 +31,38 @@ with contextlib.redirect_stdout(io.StringIO()):
 print(json.dumps(found))
 """
 
+TOLD = """
+import json, sys, tempfile
+from pathlib import Path
+from include.schedules.manifest import read_manifest
+
+def told(heavy):
+    return {"airflow": {"pool": heavy}, "other": 1}
+
+found, project = [], Path(sys.argv[1])
+for path in sys.argv[2:]:
+    content = json.loads(Path(path).read_text())
+    nodes = content["nodes"]
+    orders, seed = nodes["model.every_kind.stg_orders"], nodes["seed.every_kind.regions"]
+    snapshot = nodes["snapshot.every_kind.orders_history"]
+    orders["config"] |= {"meta": told("a"), "snowflake_warehouse": "Wh_xl"}
+    seed |= {"meta": told("b")}
+    snapshot |= {"meta": told("old")}
+    snapshot["config"] |= {"meta": told("c")}
+    source = content["sources"]["source.every_kind.shop.orders"]
+    source["freshness"] = {"warn_after": {"count": 1, "period": "hour"}, "error_after": None}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(content, file)
+        file.flush()
+        with read_manifest(Path(file.name), project) as read:
+            told_of = [read.resources[n["unique_id"]] for n in (orders, seed, snapshot, source)]
+            metas = [one.meta for one in told_of]
+            warehouses, fresh = [o.warehouse for o in told_of], [o.fresh for o in told_of]
+            others = [r.id for r in read.resources.values() if r.meta or r.warehouse or r.fresh]
+            found.append([metas, warehouses, fresh, len(others), read.hooks])
+print(json.dumps(found))
+"""
+
 
 def check(*options):
     return generate_edges(PROJECT, EDGES, "--check", *options)
@@ -74,6 +106,23 @@ def test_a_manifest_of_each_version_gives_the_same_bytes(checked, version):
     assert metadata["dbt_version"].startswith(f"{version}.")
     assert metadata["made_of"] == made_of(), "the project has changed: make corpus"
     assert (checked[version].returncode, checked[version].stderr) == (0, "")
+
+
+def test_what_manifests_tell_of_tasks_is_read_in_each_version():
+    paths = [MANIFESTS / f"dbt_{version}.json" for version in VERSIONS]
+    done = subprocess.run(
+        [settings().program("dbt", "python"), "-c", TOLD, PROJECT, *paths],
+        cwd=ROOT,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    metas = [{"pool": "a"}, {"pool": "b"}, {"pool": "c"}, None]
+    warehouses, fresh = ["WH_XL", "", "", ""], [False, False, False, True]
+    expected = [metas, warehouses, fresh, 4, ["on-run-start", "on-run-end"]]
+    assert json.loads(done.stdout) == [expected] * len(VERSIONS)
 
 
 def test_a_manifest_in_the_form_of_dbt_2_differs_in_its_schema_alone(tmp_path):

@@ -11,6 +11,7 @@ from include.schedules.edge_file import (
     DataTest,
     EdgeFile,
     ForeignParent,
+    Freshness,
     Node,
     read_edge_file,
     sealed,
@@ -20,7 +21,24 @@ from include.schedules.edge_file import (
 A = Node("model.shop.a", "model", "a", "fqn:shop.a", ("x",), (DataTest("test.shop.t", "t"),), ())
 B = Node("seed.shop.b", "seed", "b", "fqn:shop.b", (), (), ())
 P = ForeignParent("model.shop.o", "o", A.id, ("late_schedule",), "any", 36)
-EDGES = sealed(EdgeFile("day_schedule", "v12", "", "model", 6, (A, B), ((B.id, A.id),), (P,)))
+TOLD = {"pool": "heavy", "retries": 0, "timeout": 1800}
+C = replace(B, id="model.shop.c", options=TOLD, skip_if_unchanged=True, reads=(A.id, P.id))
+S = Freshness("source.shop.raw.s", "source.raw.s", "source:shop.raw.s")
+EDGES = sealed(
+    EdgeFile(
+        "day_schedule",
+        "v12",
+        "",
+        "model",
+        6,
+        (A, B, C),
+        ((B.id, A.id),),
+        (P,),
+        hooks=("on-run-start",),
+        task_per="chain",
+        freshness=(S,),
+    )
+)
 
 
 def changed(**values):
@@ -52,7 +70,7 @@ def test_the_file_holds_builtins_only(written):
 
 
 def test_a_malicious_pickle_executes_nothing(written, capsys):
-    path = written(pickle.dumps({"format": 2, "nodes": Malicious()}))
+    path = written(pickle.dumps({"format": 3, "nodes": Malicious()}))
     with pytest.raises(EdgeFileError, match="asks for builtins.print"):
         read_edge_file(path)
     assert capsys.readouterr().out == ""
@@ -66,11 +84,11 @@ def test_a_malicious_pickle_executes_nothing(written, capsys):
         (pickle.dumps([1]), "it is not an edge file"),
         (
             pickle.dumps({"format": 99}),
-            "its format is 99, this Sluice reads 2, a newer Sluice wrote it",
+            "its format is 99, this Sluice reads 3, a newer Sluice wrote it",
         ),
-        (pickle.dumps({"format": 1}), "its format is 1, this Sluice reads 2"),
-        (pickle.dumps({"format": 2}), "its content is not of the expected form"),
-        (pickle.dumps({"format": 2, "nodes": 1}), "its content is not of the expected form"),
+        (pickle.dumps({"format": 1}), "its format is 1, this Sluice reads 3"),
+        (pickle.dumps({"format": 3}), "its content is not of the expected form"),
+        (pickle.dumps({"format": 3, "nodes": 1}), "its content is not of the expected form"),
         (to_bytes(EDGES)[:-10], "it is not an edge file"),
         (to_bytes(replace(EDGES, test_gating="none")), "it was changed after it was written"),
         (changed(edges=((P.id, A.id),)), "an edge names a node that is not in it"),
@@ -78,6 +96,13 @@ def test_a_malicious_pickle_executes_nothing(written, capsys):
         (changed(nodes=(A, replace(B, kind="unit_test"))), "a node's kind is not one of model,"),
         (changed(test_gating="all"), "its test_gating is not one of model, none"),
         (changed(foreign_parents=(replace(P, policy="never"),)), "a gate's policy is not one of"),
+        (changed(task_per="schedule"), "its task_per is not one of model, build, chain"),
+        (changed(hooks=([],)), "a hook is not one of on-run-start, on-run-end"),
+        (changed(hooks=("on-run-en",)), "a hook is not one of on-run-start, on-run-end"),
+        (changed(nodes=(A, B, replace(C, options={"queue": "q"}))), "a node's option is not one"),
+        (changed(nodes=(A, B, replace(C, options=[1]))), "its content is not of the expected form"),
+        (changed(nodes=(A, B, replace(C, reads=(1,)))), "a node reads what is no id"),
+        (changed(freshness=({"id": 1},)), "its content is not of the expected form"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_line_that_says_what_to_do(written, content, why):
@@ -93,6 +118,13 @@ def test_a_file_that_cannot_be_used_is_one_line_that_says_what_to_do(written, co
 def test_equal_strings_are_written_once_however_they_came_to_be():
     again = replace(EDGES, edges=((f"{B.id}x"[:-1], "".join(A.id)),))
     assert to_bytes(again) == to_bytes(EDGES)
+
+
+def test_what_is_told_of_no_task_is_not_written():
+    def node(number):
+        return pickle.loads(to_bytes(EDGES))["nodes"][number]  # noqa: S301
+
+    assert node(2).keys() - node(1).keys() == {"options", "skip_if_unchanged", "reads"}
 
 
 def test_the_bytes_are_those_of_the_pickle_format_and_not_of_one_pickler():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from conftest import reachable
@@ -156,6 +157,89 @@ def test_a_selector_that_finds_others_too_is_narrowed_or_refused():
         translated(
             project(folder, lambda _: frozenset({"model.p.a", "model.p.b"}), day=["model.p.a"])
         )
+
+
+def test_a_nodes_own_meta_comes_before_its_warehouse_and_that_before_the_schedule():
+    resources = [
+        model("a"),
+        replace(model("b"), warehouse="XL"),
+        replace(model("c"), warehouse="XL", meta={"pool": "own", "timeout": "1h"}),
+    ]
+    made = project(resources, day=["model.p.a", "model.p.b", "model.p.c"])
+    schedule = Schedule(
+        tasks={"pool": "usual", "retries": 1},
+        warehouses={"XL": {"pool": "heavy", "pool_slots": 2}},
+    )
+    found = [dict(node.options) for node in translated(made, day=schedule)["day"].nodes]
+    assert found == [
+        {"pool": "usual", "retries": 1},
+        {"pool": "heavy", "pool_slots": 2, "retries": 1},
+        {"pool": "own", "pool_slots": 2, "retries": 1, "timeout": 3600},
+    ]
+
+
+def test_options_for_a_warehouse_that_no_node_has_are_an_error_that_names_the_nearest():
+    resources = [model("a"), replace(model("b"), warehouse="WH_XL")]
+    made = project(resources, day=["model.p.a"])
+    assert translated(made, day=Schedule(warehouses={"WH_XL": {}}))  # for another schedule's
+    with pytest.raises(ScheduleFileError, match=r"day.warehouses.WH_L: .*; did you mean 'WH_XL'\?"):
+        translated(made, day=Schedule(warehouses={"WH_L": {}}))
+    with pytest.raises(ScheduleFileError, match="no node's snowflake_warehouse; none is told"):
+        translated(project([model("a")], day=["model.p.a"]), day=Schedule(warehouses={"WH_L": {}}))
+
+
+def test_what_may_be_skipped_names_all_that_it_reads_through_ephemeral_models():
+    raw = resource("source", "raw")
+    skip = {"skip_if_unchanged": True}
+    resources = [
+        raw,
+        model("other"),
+        model("unscheduled", "other"),
+        resource("ephemeral", "e", raw.id, "model.p.other"),
+        replace(model("e2", "e", kind="ephemeral"), meta=skip),
+        replace(model("a", "e2", "unscheduled"), meta=skip),
+        model("b", "a"),
+        data_test("t", "e2"),
+    ]
+    made = project(
+        resources, day=["model.p.a", "model.p.b", "test.p.t"], late=["model.p.other", "test.p.t"]
+    )
+    a, b = translated(made)["day"].nodes
+    assert (a.skip_if_unchanged, b.skip_if_unchanged, b.reads) == (True, False, ())
+    assert a.reads == ("model.p.other", "model.p.unscheduled", "source.p.raw")
+
+
+def test_an_ephemeral_model_that_is_only_tested_is_never_skipped():
+    resources = [
+        model("a"),
+        replace(model("e", kind="ephemeral"), meta={"skip_if_unchanged": True, "pool": "x"}),
+        data_test("t", "e"),
+    ]
+    node = translated(project(resources, day=["model.p.a", "test.p.t"]))["day"].nodes[1]
+    assert (node.id, node.options, node.skip_if_unchanged) == ("model.p.e", {"pool": "x"}, False)
+
+
+def test_the_freshness_of_what_a_schedule_reads_is_checked_where_it_says_so():
+    fresh = [replace(resource("source", name), fresh=True) for name in ("x", "y", "z")]
+    plain = resource("source", "plain")
+    resources = [
+        *fresh,
+        plain,
+        resource("ephemeral", "e", fresh[1].id),
+        resource("model", "a", fresh[0].id, plain.id, "model.p.e"),
+        resource("model", "b", fresh[2].id),
+    ]
+    made = project(resources, day=["model.p.a"], late=["model.p.b"])
+    files = translated(made, day=Schedule(source_freshness=True))
+    assert [source.name for source in files["day"].freshness] == ["x", "y"]
+    assert files["late"].freshness == ()
+
+
+def test_the_hooks_of_a_project_are_in_each_of_its_files():
+    resources = [model("a"), model("b")]
+    made = project(resources, day=["model.p.a"], late=["model.p.b"])
+    files = translated(replace(made, hooks=("on-run-end",)))
+    assert {file.hooks for file in files.values()} == {("on-run-end",)}
 
 
 @st.composite

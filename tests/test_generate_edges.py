@@ -35,6 +35,58 @@ models:
 """
 
 
+TOLD = {
+    "dbt_project.yml": """
+name: few
+profile: sluice
+models: {few: {+meta: {airflow: {retries: 3}}}}
+on-run-end: [select 1]
+""",
+    "schedules.yml": """
+day_schedule:
+  gate: skip
+  tasks: {timeout: 2h, owner: sales}
+  warehouses: {wh_xl: {pool: heavy, retries: 0}}
+  task_per: chain
+  source_freshness: true
+""",
+    "models/told.yml": """
+sources:
+  - name: raw
+    tables:
+      - name: orders
+        loaded_at_field: loaded_at
+        config: {freshness: {warn_after: {count: 1, period: day}}}
+      - {name: old.orders, loaded_at_field: loaded_at}
+      - name: order items
+        config: {freshness: {error_after: {count: 9, period: hour}}}
+  - name: raw_unread
+    tables: [{name: orders, config: {freshness: {error_after: {count: 9, period: hour}}}}]
+""",
+    "models/staged.sql": """{{ config(materialized='ephemeral') }}
+select * from {{ source('raw', 'orders') }}, {{ source('raw', 'old.orders') }}""",
+    "models/big.sql": """
+{{ config(tags=['day_schedule'], snowflake_warehouse='WH_xl',
+          meta={'airflow': {'skip_if_unchanged': true}}) }}
+select * from {{ ref('staged') }}, {{ ref('late') }}, {{ source('raw', 'order items') }}""",
+    "models/small.sql": """
+{{ config(tags=['day_schedule'], snowflake_warehouse='wh_xl') }} select 1 as id""",
+    "seeds/names.csv": "id,name\n1,a\n",
+    "seeds/names.yml": """
+seeds:
+  - name: names
+    config: {tags: [day_schedule], meta: {airflow: {pool: uploads, timeout: 5m}}}
+""",
+    "snapshots/history.yml": """
+snapshots:
+  - name: history
+    relation: ref('a')
+    meta: {airflow: {pool_slots: 2}}
+    config: {tags: [day_schedule], unique_key: id, strategy: check, check_cols: all, schema: s}
+""",
+}
+
+
 def write_project(parent):
     folder = parent / "dbt"
     (folder / "models").mkdir(parents=True)
@@ -97,6 +149,42 @@ def test_order_is_kept_through_ephemeral_and_foreign_models_and_nothing_is_lost(
     assert "flowchart LR" in (edges / "day_schedule.mmd").read_text()
 
 
+def tell(project):
+    """Make of the small project one that tells of its tasks."""
+    for file, text in TOLD.items():
+        (project / file).parent.mkdir(exist_ok=True)
+        (project / file).write_text(text)
+
+
+def test_what_schedules_and_meta_tell_of_tasks_is_in_the_edge_file(project):
+    tell(project)
+    assert generate(project).stderr == ""
+    edges = project.parent / "edges"
+    day = read_edge_file(edges / "day_schedule.pickle")
+    usual, nodes = {"owner": "sales", "timeout": 7200}, {node.name: node for node in day.nodes}
+    assert {name: dict(node.options) for name, node in nodes.items()} == {
+        **dict.fromkeys(("a", "after_late", "alone", "b", "c"), usual | {"retries": 3}),
+        "big": usual | {"pool": "heavy", "retries": 0},  # its meta stands for its folder's
+        "small": usual | {"pool": "heavy", "retries": 3},
+        "names": usual | {"pool": "uploads", "timeout": 300},
+        "history": usual | {"pool_slots": 2},
+    }
+    assert [name for name, node in nodes.items() if node.skip_if_unchanged] == ["big"]
+    assert nodes["big"].reads == (
+        "model.few.late",
+        "source.few.raw.old.orders",
+        "source.few.raw.order items",
+        "source.few.raw.orders",
+    )
+    assert (day.hooks, day.task_per) == (("on-run-end",), "chain")
+    assert [(source.id, source.name, source.select) for source in day.freshness] == [
+        ("source.few.raw.order items", "source.raw.order items", "source:few.raw.order?items"),
+        ("source.few.raw.orders", "source.raw.orders", "source:few.raw.orders"),
+    ]
+    late = read_edge_file(edges / "late_schedule.pickle")
+    assert (late.nodes[0].options, late.freshness) == ({"retries": 3}, ())
+
+
 def test_files_are_the_same_bytes_wherever_the_project_lies_and_check_sees_a_change(project):
     generate(project)
     moved = project.parent / "elsewhere" / "dbt"
@@ -128,9 +216,11 @@ def test_files_are_the_same_bytes_wherever_the_project_lies_and_check_sees_a_cha
 
 
 def test_a_finished_manifest_gives_the_same_bytes_without_the_models(project, tmp_path):
+    tell(project)
     generate(project)
     path = manifest_of(project, tmp_path / "target")
-    shutil.rmtree(project / "models")
+    for folder in ("models", "seeds", "snapshots"):
+        shutil.rmtree(project / folder)
     done = generate(project, "--manifest", path, "--check")
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -199,6 +289,16 @@ UNUSABLE = [
         "Got a state selector method, but no comparison manifest",
     ),
     ("selectors.yml", f"selectors:\n{DAY}\n{DAY}\n", "day_schedule stands there twice"),
+    (
+        "models/b.sql",
+        "{{ config(tags=['day_schedule'], meta={'airflow': {'pol': 'x'}}) }} select 1",
+        "models/b.sql: model.few.b: config.meta.airflow.pol: unknown key; did you mean 'pool'?",
+    ),
+    (
+        "schedules.yml",
+        "day_schedule: {gate: skip, warehouses: {xl: {}}}",
+        "schedules.yml: day_schedule.warehouses.XL: no node's snowflake_warehouse; none is told",
+    ),
     ("schedules.yml", "day_schedul: {}", "did you mean 'day_schedule'?"),
     ("schedules.yml", "{}", "schedules wait for each other: "),
 ]

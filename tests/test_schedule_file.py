@@ -30,6 +30,11 @@ late_schedule:
   gates:
     prices: last
     prices >> report: skip
+  tasks: {timeout: 30m, owner: sales}
+  warehouses:
+    wh_xl: {pool: heavy, pool_slots: 2}
+  task_per: chain
+  source_freshness: true
 """
     )
     late = read_schedules(path, NAMES)["late_schedule"]
@@ -37,6 +42,9 @@ late_schedule:
     assert str(late.policy("orders", "report")) == "any 36h"
     assert str(late.policy("prices", "orders")) == "last"
     assert str(late.policy("prices", "report")) == "skip"
+    assert late.tasks == {"owner": "sales", "timeout": 1800}
+    assert late.warehouses == {"WH_XL": {"pool": "heavy", "pool_slots": 2}}
+    assert (late.task_per, late.source_freshness) == ("chain", True)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +61,19 @@ late_schedule:
         ("day_schedule: {gate: any 0h}", "found 'any 0h'"),
         ("day_schedule: {gates: {a: never}}", "gates.a: expected last, skip or"),
         ("day_schedule: {max_wait: 6}", "max_wait: expected hours or days, e.g. 6h or 2d, found 6"),
+        ("day_schedule: {task: {}}", "day_schedule.task: unknown key; did you mean 'tasks'?"),
+        ("day_schedule: {tasks: 2h}", "day_schedule.tasks: expected keys and values, found '2h'"),
+        ("day_schedule: {tasks: {retry: 2}}", "tasks.retry: unknown key; did you mean 'retries'?"),
+        ("day_schedule: {tasks: {timeout: 2}}", "tasks.timeout: expected s, m, h or d, e.g. 30m"),
+        ("day_schedule: {tasks: {skip_if_unchanged: true}}", "skip_if_unchanged: unknown key"),
+        ("day_schedule: {warehouses: [xl]}", "warehouses: expected keys and values, found ['xl']"),
+        ("day_schedule: {warehouses: {xl: big}}", "warehouses.xl: expected keys and values"),
+        (
+            "day_schedule:\n  warehouses:\n    xl: {}\n    XL: {}",
+            ":4: day_schedule.warehouses.XL: stands there already, in other letters",
+        ),
+        ("day_schedule: {task_per: chains}", "'chains' is not known; did you mean 'chain'?"),
+        ("day_schedule: {source_freshness: 1h}", "expected true or false, found '1h'"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_that_names_file_and_key(path, text, message):

@@ -12,7 +12,7 @@ import io
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -20,13 +20,17 @@ from typing import Any, NoReturn, Self
 from include.errors import EdgeFileError
 from include.memory import no_collections
 
-FORMAT = 2
+FORMAT = 3
 PROTOCOL = 4
 MAX_BYTES = 16 * 1024 * 1024
 BUILT = ("model", "seed", "snapshot", "function")
 TESTED_ONLY = ("source", "ephemeral", "test")
 GATINGS = ("model", "none")
 POLICIES = ("last", "any", "skip")
+HOOKS = ("on-run-start", "on-run-end")
+TASK_PER = ("model", "build", "chain")
+OPTIONS = ("owner", "pool", "pool_slots", "retries", "timeout")
+SELDOM = ("options", "skip_if_unchanged", "reads")  # of a node; not written where they are empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,10 @@ class Node:
         tags: dbt's tags, sorted.
         tests: The tests that this node's test task runs, by id.
         test_parents: Ids of the other nodes that must be built before those tests, sorted.
+        options: What its tasks are told: any of :data:`OPTIONS`, ``timeout`` in seconds; sorted.
+        skip_if_unchanged: Whether a run may leave it out where nothing it reads has changed.
+        reads: Then the ids of all that it reads, directly or through ephemeral models: sources and
+            whatever dbt builds, in this schedule, another or none; sorted.
     """
 
     id: str
@@ -73,13 +81,21 @@ class Node:
     tags: tuple[str, ...]
     tests: tuple[DataTest, ...]
     test_parents: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    skip_if_unchanged: bool = False
+    reads: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From builtins."""
-        tests = tuple(DataTest(**test) for test in values["tests"])
-        listed = {"tags": tuple(values["tags"]), "test_parents": tuple(values["test_parents"])}
-        return cls(**{**values, **listed, "tests": tests})
+        told = {
+            "tags": tuple(values["tags"]),
+            "tests": tuple(DataTest(**test) for test in values["tests"]),
+            "test_parents": tuple(values["test_parents"]),
+            "options": dict(values.get("options", {})),
+            "reads": tuple(values.get("reads", ())),
+        }
+        return cls(**{**values, **told})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,21 @@ class ForeignParent:
 
 
 @dataclass(frozen=True, slots=True)
+class Freshness:
+    """A source whose freshness dbt can check.
+
+    Attributes:
+        id: dbt's unique_id.
+        name: Its name, ``source.shop.orders``.
+        select: What ``dbt source freshness`` must select to check just this source.
+    """
+
+    id: str
+    name: str
+    select: str
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeFile:
     """One schedule's part of a dbt project.
 
@@ -121,6 +152,11 @@ class EdgeFile:
         nodes: By id.
         edges: (parent, child) ids; transitively reduced, sorted.
         foreign_parents: By id and child.
+        hooks: Those of :data:`HOOKS` for which the project, or a package of it, has a hook.
+        task_per: ``model``: a task builds a node and another tests it; ``build``: one does both;
+            ``chain``: one for each of `include.schedules.chains.chains`.
+        freshness: The sources that its nodes read, directly or through ephemeral models, and whose
+            freshness is to be checked; by id.
     """
 
     schedule: str
@@ -131,6 +167,9 @@ class EdgeFile:
     nodes: tuple[Node, ...]
     edges: tuple[tuple[str, str], ...]
     foreign_parents: tuple[ForeignParent, ...]
+    hooks: tuple[str, ...] = ()
+    task_per: str = "model"
+    freshness: tuple[Freshness, ...] = ()
 
 
 class _BuiltinsOnly(pickle.Unpickler):
@@ -149,7 +188,13 @@ def to_bytes(edges: EdgeFile) -> bytes:
 
 
 def _content(edges: EdgeFile) -> dict[str, Any]:
-    return {"format": FORMAT, **asdict(edges)}
+    content = {"format": FORMAT, **asdict(edges)}
+    content["nodes"] = [_without_seldom(node) for node in content["nodes"]]
+    return content
+
+
+def _without_seldom(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if value or key not in SELDOM}
 
 
 def _fingerprint(content: Mapping[str, Any]) -> str:
@@ -220,6 +265,9 @@ def _checked(path: Path, content: Any) -> EdgeFile:
             foreign_parents=tuple(
                 ForeignParent.from_dict(parent) for parent in content["foreign_parents"]
             ),
+            hooks=tuple(content["hooks"]),
+            task_per=content["task_per"],
+            freshness=tuple(Freshness(**source) for source in content["freshness"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _refused(path, f"its content is not of the expected form ({error!r})") from None
@@ -243,6 +291,14 @@ def _contradiction(found: EdgeFile) -> str:
         return f"its test_gating is not one of {', '.join(GATINGS)}"
     if any(parent.policy not in POLICIES for parent in found.foreign_parents):
         return f"a gate's policy is not one of {', '.join(POLICIES)}"
+    if found.task_per not in TASK_PER:
+        return f"its task_per is not one of {', '.join(TASK_PER)}"
+    if any(hook not in HOOKS for hook in found.hooks):
+        return f"a hook is not one of {', '.join(HOOKS)}"
+    if any(node.options.keys() - set(OPTIONS) for node in found.nodes if node.options):
+        return f"a node's option is not one of {', '.join(OPTIONS)}"
+    if any(not isinstance(key, str) for node in found.nodes for key in node.reads):
+        return "a node reads what is no id"
     return ""
 
 

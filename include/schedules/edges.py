@@ -16,6 +16,7 @@ from include.schedules.edge_file import (
     DataTest,
     EdgeFile,
     ForeignParent,
+    Freshness,
     Node,
     sealed,
 )
@@ -31,6 +32,7 @@ from include.schedules.graph import (
 )
 from include.schedules.project import Project, Resource
 from include.schedules.schedule_file import Schedule
+from include.schedules.task_options import of_node
 
 TASK_ID = re.compile(r"[\w.-]+")
 LONGEST_NAME = 240  # Airflow's task ids have 250 characters at most, their group's included
@@ -46,7 +48,8 @@ def edge_files(project: Project, schedules: Mapping[str, Schedule]) -> list[Edge
     Raises:
         DbtProjectError: A schedule builds nothing, a name cannot be a task's, or dbt cannot
             select a node alone.
-        ScheduleFileError: A gate is told for no edge, or schedules wait for each other.
+        ScheduleFileError: A gate is told for no edge, options for no warehouse, or schedules wait
+            for each other.
     """
     whole = _Whole(project)
     files = [_Translation(whole, name, schedules[name]).file() for name in sorted(schedules)]
@@ -78,10 +81,14 @@ class _Whole:
     def depth(self) -> dict[str, int]:
         return depths(self.graph)
 
-    def tested(self, test: Resource) -> set[str]:
-        """The sources and what dbt builds that a test reads, through ephemeral models."""
+    @cached_property
+    def warehouses(self) -> set[str]:
+        return {resource.warehouse for resource in self.resources.values()} - {""}
+
+    def read(self, reader: Resource) -> set[str]:
+        """The sources and what dbt builds that a node or test reads, through ephemeral models."""
         found: set[str] = set()
-        todo = {key for key in test.parents if key in self.resources}
+        todo = {key for key in reader.parents if key in self.resources}
         while todo:
             found |= todo
             through = (self.resources[key] for key in todo)
@@ -99,6 +106,7 @@ class _Translation:
     schedule: Schedule
 
     def file(self) -> EdgeFile:
+        self._check_warehouses()
         owned = self._owned_tests()
         resources = self.whole.resources
         nodes = self.selected | owned.keys()
@@ -111,6 +119,9 @@ class _Translation:
             nodes=tuple(self._node(resources[key], owned.get(key, [])) for key in sorted(nodes)),
             edges=tuple(self._edges(nodes)),
             foreign_parents=tuple(self._foreign_parents(nodes)),
+            hooks=self.whole.project.hooks,
+            task_per=self.schedule.task_per,
+            freshness=tuple(self._freshness()) if self.schedule.source_freshness else (),
         )
         _check_names(file)
         return sealed(file)
@@ -146,7 +157,7 @@ class _Translation:
 
     def _owner(self, test: Resource) -> str:
         """The node whose test task runs a test; empty where another schedule's does."""
-        parents = self.whole.tested(test)
+        parents = self.whole.read(test)
         if here := parents & self.selected:
             return owner(here, self.whole.depth)
         elsewhere = (ids for name, ids in self.whole.tests.items() if name != self.name)
@@ -157,8 +168,11 @@ class _Translation:
         return min(checked, default=test.id)
 
     def _node(self, resource: Resource, tests: list[Resource]) -> Node:
-        parents = set().union(*(self.whole.tested(t) & self.selected for t in tests))
+        parents = set().union(*(self.whole.read(t) & self.selected for t in tests))
         exact, ids = self.whole.exact, {test.id for test in tests}
+        own, skip = of_node(resource)
+        of_warehouse = self.schedule.warehouses.get(resource.warehouse, {})
+        skip = skip and resource.kind in BUILT  # a folder's meta reaches ephemeral models too
         return Node(
             id=resource.id,
             kind=resource.kind,
@@ -167,7 +181,26 @@ class _Translation:
             tags=resource.tags,
             tests=tuple(DataTest(t.id, exact.select(t, ids)) for t in tests),
             test_parents=tuple(sorted(parents - {resource.id})),
+            options=dict(sorted({**self.schedule.tasks, **of_warehouse, **own}.items())),
+            skip_if_unchanged=skip,
+            reads=tuple(sorted(self.whole.read(resource))) if skip else (),
         )
+
+    def _freshness(self) -> Iterator[Freshness]:
+        resources = self.whole.resources
+        read = set().union(*(self.whole.read(resources[key]) for key in self.selected))
+        for source in (resources[key] for key in sorted(read) if resources[key].fresh):
+            select = self.whole.exact.select(source, {source.id})
+            yield Freshness(source.id, source.name, select)
+
+    def _check_warehouses(self) -> None:
+        for warehouse in sorted(self.schedule.warehouses.keys() - self.whole.warehouses):
+            known = sorted(self.whole.warehouses)
+            hint = nearest(warehouse, known) if known else "; none is told"
+            why = (
+                f"schedules.yml: {self.name}.warehouses.{warehouse}: no node's snowflake_warehouse"
+            )
+            raise ScheduleFileError(why + hint)
 
     def _foreign_parents(self, nodes: frozenset[str]) -> Iterator[ForeignParent]:
         resources = self.whole.resources

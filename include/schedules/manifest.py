@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from include.errors import DbtProjectError, one_line
-from include.schedules.project import Project, resources_of
+from include.schedules.project import Project, hooks_of, resources_of
 from include.schedules.selection import Selection
 from include.settings import child_environment
 from include.transform.dbt_command import project_options
@@ -145,7 +145,7 @@ def _project(
         if not schedules[name]:
             raise DbtProjectError(f"selectors.yml: {name} selects nothing")
     resources = {resource.id: resource for resource in resources_of(manifest)}
-    return Project(schema, resources, schedules, selection.matching)
+    return Project(schema, resources, schedules, selection.matching, hooks_of(manifest))
 
 
 def _selectors(folder: Path) -> list[Any]:

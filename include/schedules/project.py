@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from include.schedules.edge_file import BUILT, TESTED_ONLY
+from include.schedules.edge_file import BUILT, HOOKS, TESTED_ONLY
 
 READ = (*BUILT, *TESTED_ONLY)
 
@@ -24,6 +25,9 @@ class Resource:
         tags: Sorted.
         parents: Ids, sorted.
         file: Where it is defined, within its package.
+        warehouse: Its config `snowflake_warehouse`, in capitals; empty where it has none.
+        meta: What its config has as ``meta: {airflow: …}``, as it stands there; None for nothing.
+        fresh: Whether it is a source that ``dbt source freshness`` can check.
     """
 
     id: str
@@ -33,6 +37,9 @@ class Resource:
     tags: tuple[str, ...]
     parents: tuple[str, ...]
     file: str
+    warehouse: str = ""
+    meta: Any = field(default=None, hash=False)
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,14 @@ class Project:
         resources: By id, of the kinds in :data:`READ`; nothing that is disabled.
         schedules: Selector name to the ids that it selects, tests included.
         match: What a selector on dbt's command line finds, as ids of any kind.
+        hooks: Those of `HOOKS` for which the project, or a package of it, has a hook.
     """
 
     schema: str
     resources: Mapping[str, Resource]
     schedules: Mapping[str, frozenset[str]]
     match: Callable[[str], frozenset[str]]
+    hooks: tuple[str, ...] = ()
 
 
 def resources_of(manifest: Any) -> Iterator[Resource]:
@@ -69,7 +78,24 @@ def resources_of(manifest: Any) -> Iterator[Resource]:
                     tags=tuple(sorted(set(node.tags))),
                     parents=tuple(sorted(set(_parents(node)))),
                     file=node.original_file_path,
+                    warehouse=str(node.config.get("snowflake_warehouse") or "").upper(),
+                    meta=_meta(node),
+                    # dbt checks no source that has loaded_at_field alone, without a threshold.
+                    fresh=bool(getattr(node, "has_freshness", False)),
                 )
+
+
+def hooks_of(manifest: Any) -> tuple[str, ...]:
+    """Which of `HOOKS` dbt's Manifest has, those of packages included."""
+    nodes = manifest.nodes.values()
+    tags = {tag for node in nodes if node.resource_type == "operation" for tag in node.tags}
+    return tuple(hook for hook in HOOKS if hook in tags)
+
+
+def _meta(node: Any) -> Any:
+    # dbt keeps a copy on the node; a source of 1.8 or 1.9 has it nowhere else.
+    metas = (getattr(node.config, "meta", None), getattr(node, "meta", None))
+    return next((meta["airflow"] for meta in metas if meta and "airflow" in meta), None)
 
 
 def _parents(node: Any) -> list[str]:
@@ -88,5 +114,8 @@ def _name(node: Any, kind: str, root: str) -> str:
 
 def _select(node: Any, kind: str) -> str:
     # What would end a name or start an operator is matched as any character.
+    if kind == "source":  # dbt's fqn method finds no sources
+        parts = (node.package_name, node.source_name, node.name)
+        return "source:" + ".".join(re.sub(r"[] ,:+@.*[]", "?", part) for part in parts)
     dotted = "".join("?" if letter in " ,:+@" else letter for letter in ".".join(node.fqn))
     return f"fqn:{dotted},resource_type:function" if kind == "function" else f"fqn:{dotted}"

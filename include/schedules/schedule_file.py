@@ -11,11 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from include.config_file import ConfigFile
 from include.errors import ScheduleFileError
-from include.schedules.edge_file import GATINGS
+from include.schedules.edge_file import GATINGS, TASK_PER
+from include.schedules.task_options import OptionsFile
 
-KEYS = ("test_gating", "gate", "max_wait", "gates")
+KEYS = (
+    "test_gating",
+    "gate",
+    "max_wait",
+    "gates",
+    "tasks",
+    "warehouses",
+    "task_per",
+    "source_freshness",
+)
 HOURS = re.compile(r"([1-9]\d*)([hd])")
 EDGE = " >> "
 
@@ -46,12 +55,21 @@ class Schedule:
         gate: The policy of edges that come from other schedules.
         max_wait: Hours until a waiting gate fails.
         gates: The policy of single edges: by ``parent``, or by ``parent >> child``.
+        tasks: The options of all its dbt tasks.
+        warehouses: The options of what is built in a Snowflake warehouse, by its name in capitals;
+            before those of all tasks, behind those of the node itself.
+        task_per: What becomes one task; see `include.schedules.edge_file.EdgeFile`.
+        source_freshness: Whether the freshness of the sources it reads is checked.
     """
 
     test_gating: str = "model"
     gate: Policy = Policy()
     max_wait: int = 6
     gates: Mapping[str, Policy] = field(default_factory=dict)
+    tasks: Mapping[str, Any] = field(default_factory=dict)
+    warehouses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    task_per: str = "model"
+    source_freshness: bool = False
 
     def policy(self, parent: str, child: str) -> Policy:
         """How one edge waits: the narrowest that is told."""
@@ -78,19 +96,33 @@ def read_schedules(path: Path, names: Iterable[str]) -> dict[str, Schedule]:
     return {name: file.schedule(name, told.get(name) or {}) for name in known}
 
 
-class _ScheduleFile(ConfigFile):
+class _ScheduleFile(OptionsFile):
     """Reads a schedule file's values."""
 
     def schedule(self, name: str, content: Any) -> Schedule:
         values = self.mapping(content, name, KEYS)
         gates = self.mapping(values.get("gates") or {}, f"{name}.gates")
         gating = values.get("test_gating", Schedule.test_gating)
+        task_per = values.get("task_per", Schedule.task_per)
+        fresh = values.get("source_freshness", Schedule.source_freshness)
         return Schedule(
             test_gating=self.choice(gating, f"{name}.test_gating", GATINGS),
             gate=self.policy(values.get("gate", "last"), f"{name}.gate"),
             max_wait=self.hours(values.get("max_wait", "6h"), f"{name}.max_wait"),
             gates={str(edge): self.policy(gates[edge], f"{name}.gates.{edge}") for edge in gates},
+            tasks=self.options(values.get("tasks", {}), f"{name}.tasks"),
+            warehouses=self.warehouses(values.get("warehouses", {}), f"{name}.warehouses"),
+            task_per=self.choice(task_per, f"{name}.task_per", TASK_PER),
+            source_freshness=self.flag(fresh, f"{name}.source_freshness"),
         )
+
+    def warehouses(self, content: Any, key: str) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        for name, options in self.mapping(content, key).items():
+            if (capitals := str(name).upper()) in found:
+                raise self.fail(f"{key}.{name}", "stands there already, in other letters")
+            found[capitals] = self.options(options, f"{key}.{name}")
+        return found
 
     def policy(self, value: Any, key: str) -> Policy:
         kind, _, lag = str(value).partition(" ")
