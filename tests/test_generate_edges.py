@@ -183,6 +183,9 @@ def test_what_schedules_and_meta_tell_of_tasks_is_in_the_edge_file(project):
     ]
     late = read_edge_file(edges / "late_schedule.pickle")
     assert (late.nodes[0].options, late.freshness) == ({"retries": 3}, ())
+    assert (
+        "| `big` | model | `c` |  | owner: sales, pool: heavy," in (edges / "plan.md").read_text()
+    )
 
 
 def test_files_are_the_same_bytes_wherever_the_project_lies_and_check_sees_a_change(project):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from include.schedules.edge_file import EdgeFile, Node
-from include.schedules.plan import after, code, gates
+from include.schedules.plan import after, code, gates, options
 
 
 def changes(old: EdgeFile | None, new: EdgeFile | None) -> list[str]:
@@ -34,8 +34,11 @@ def changes(old: EdgeFile | None, new: EdgeFile | None) -> list[str]:
         if was[key] != after_now[key]:
             lines.append(f"re-wires `{now[key].name}`: {_sides(was[key], after_now[key])}")
         lines += _node(before[key], now[key])
+    lines += _options([(before[key], now[key]) for key in sorted(now.keys() & before.keys())])
     lines += _lists("gate", gates(old), gates(new))
-    for name in ("test_gating", "max_wait", "manifest"):
+    lines += _lists("hook", [*old.hooks], [*new.hooks])
+    lines += _lists("freshness check", *([s.name for s in f.freshness] for f in (old, new)))
+    for name in ("test_gating", "max_wait", "task_per", "manifest"):
         if getattr(old, name) != getattr(new, name):
             lines.append(f"{name}: {getattr(old, name)} → {getattr(new, name)}")
     return lines
@@ -71,6 +74,19 @@ def _node(old: Node, new: Node) -> list[str]:
     if old.test_parents != new.test_parents:
         lines.append(f"`{new.name}`: its tests wait for other nodes")
     return lines
+
+
+def _options(pairs: list[tuple[Node, Node]]) -> list[str]:
+    """A line for each change, however many nodes it is of."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for old, new in pairs:
+        if options(old) != options(new):
+            found.setdefault((options(old), options(new)), []).append(new.name)
+    return [
+        f"options {was or 'none'} → {now or 'none'}: "
+        + (f"all {len(pairs)} nodes" if len(names) == len(pairs) > 1 else code(names))
+        for (was, now), names in found.items()
+    ]
 
 
 def _tests(node: Node) -> list[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
+from include.schedules.chains import chains
 from include.schedules.edge_file import BUILT, EdgeFile, ForeignParent, Node
 from include.schedules.graph import longest_path
 from include.schedules.project import Project
 from include.schedules.schedule_file import Policy
+from include.schedules.task_options import SKIP, options_text
 
 WRITTEN = "Written by scripts/generate_edges.py from the dbt project; `make edges` writes it anew."
 
@@ -29,16 +32,26 @@ def plan(files: Sequence[EdgeFile], project: Project) -> str:
 
 
 def drawing(file: EdgeFile) -> str:
-    """A Mermaid flowchart of a schedule: its nodes, its edges, its parents in other schedules."""
+    """A Mermaid flowchart of a schedule: its nodes, its edges, its parents in other schedules.
+
+    Thick edges are within a chain that is one task. Hooks and sources whose freshness is checked
+    stand alone: they are no node's neighbours.
+    """
     number = {node.id: f"n{count}" for count, node in enumerate(file.nodes)}
     lines = [f"%% {WRITTEN}", "flowchart LR"]
     lines += [f"  {number[node.id]}{_shape(node)}" for node in file.nodes]
-    lines += [f"  {number[parent]} --> {number[child]}" for parent, child in file.edges]
+    joined = {(p.id, c.id) for chain in told_chains(file) for p, c in pairwise(chain)}
+    lines += [
+        f"  {number[parent]} {'==>' if (parent, child) in joined else '-->'} {number[child]}"
+        for parent, child in file.edges
+    ]
     foreign = sorted({(parent.id, parent.name) for parent in file.foreign_parents})
     number |= {key: f"f{count}" for count, (key, _) in enumerate(foreign)}
     lines += [f'  {number[key]}["{name}"]:::foreign' for key, name in foreign]
     for parent in file.foreign_parents:
         lines.append(f'  {number[parent.id]} -. "{_policy(parent)}" .-> {number[parent.child]}')
+    asides = [*file.hooks, *(f"freshness of {source.name}" for source in file.freshness)]
+    lines += [f'  a{count}(["{aside}"])' for count, aside in enumerate(asides)]
     lines.append("  classDef foreign stroke-dasharray: 4 4")
     return "\n".join(lines) + "\n"
 
@@ -50,6 +63,17 @@ def after(file: EdgeFile) -> dict[str, list[str]]:
     for parent, child in file.edges:
         found[child].append(names[parent])
     return {key: sorted(parents) for key, parents in found.items()}
+
+
+def told_chains(file: EdgeFile) -> list[tuple[Node, ...]]:
+    """The chains of more than one node that become a task each."""
+    return [c for c in chains(file) if len(c) > 1] if file.task_per == "chain" else []
+
+
+def options(node: Node) -> str:
+    """What a node's tasks are told, in one line; empty for nothing."""
+    told = [options_text(node.options), SKIP if node.skip_if_unchanged else ""]
+    return ", ".join(part for part in told if part)
 
 
 def gates(file: EdgeFile) -> list[str]:
@@ -69,7 +93,8 @@ def _shape(node: Node) -> str:
     left, right = {"seed": ("[(", ")]"), "snapshot": ("[[", "]]")}.get(node.kind, ("[", "]"))
     if node.kind not in BUILT:
         left, right = ("{{", "}}")
-    return f'{left}"{node.name}"{right}'
+    told = options(node).replace('"', "#quot;")
+    return f'{left}"{node.name}{told and f"<br/>{told}"}"{right}'
 
 
 def _overview(files: Sequence[EdgeFile]) -> list[str]:
@@ -133,6 +158,7 @@ def _chapter(file: EdgeFile) -> list[str]:
         "",
         f"Longest path: {' → '.join(code([names[key]]) for key in path)}.",
     ]
+    lines += _told_of_tasks(file)
     if file.foreign_parents:
         lines += ["", f"Waits, for {file.max_wait} hours at most, for models of other schedules:"]
         lines += ["", "| Parent | Built by | Read by | Policy |", "| --- | --- | --- | --- |"]
@@ -140,12 +166,31 @@ def _chapter(file: EdgeFile) -> list[str]:
             f"| `{p.name}` | {', '.join(p.schedules)} | `{names[p.child]}` | {_policy(p)} |"
             for p in file.foreign_parents
         ]
-    lines += ["", "| Node | Kind | After | Tests |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| `{node.name}` | {node.kind} | {code(parents[node.id])} | {_tests(node, names)} |"
-        for node in file.nodes
-    ]
+    some = any(options(node) for node in file.nodes)
+    head = ["Node", "Kind", "After", "Tests", *["Options"] * some]
+    lines += ["", _row(head), _row("---" for _ in head)]
+    for node in file.nodes:
+        cells = [f"`{node.name}`", node.kind, code(parents[node.id]), _tests(node, names)]
+        lines.append(_row([*cells, *[options(node).replace("|", "\\|")] * some]))
     return lines
+
+
+def _told_of_tasks(file: EdgeFile) -> list[str]:
+    lines = []
+    if file.task_per == "build":
+        lines += ["", "One task builds and tests a node."]
+    if file.task_per == "chain":
+        told = "; ".join(" → ".join(code([node.name]) for node in c) for c in told_chains(file))
+        lines += ["", f"One task builds and tests a chain: {told or 'there is none'}."]
+    if file.hooks:
+        lines += ["", f"Hooks: {code(file.hooks)}."]
+    if file.freshness:
+        lines += ["", f"Checks the freshness of: {code(s.name for s in file.freshness)}."]
+    return lines
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _tests(node: Node, names: dict[str, str]) -> str:
