@@ -5,17 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
+import os
 import signal
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 
+import psutil
 import pytest
-from conftest import running_snowflake
+from conftest import running_snowflake, wait_until
 
+from include.process import child
 from include.settings import ROOT, child_environment, settings
 
 INTEGER = {"type": ["null", "integer"]}
 TEXT = {"type": ["null", "string"]}
+ENDLESS = (
+    "select count(*) as n from range(1000000) a, range(1000000) b where hash(a.range, b.range) = 1"
+)
+CANCELED = r"000604 \(57014\): .*SQL execution canceled"
 DECIMAL = {**TEXT, "format": "x-singer.decimal", "precision": 38, "scale": 10}
 
 
@@ -224,3 +233,110 @@ def test_a_second_server_on_the_same_data_is_refused(local_snowflake):
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("another local Snowflake uses")
+
+
+@pytest.fixture
+def session(local_snowflake):
+    import snowflake.connector
+
+    arguments = local_snowflake.connection.connect_args()
+    with closing(snowflake.connector.connect(**arguments)) as session:
+        yield session
+
+
+def is_busy(server):
+    return psutil.Process(server.process.pid).cpu_percent(0.5) > 10
+
+
+@contextmanager
+def running(server, session, statement):
+    """A statement that never ends by itself; what comes of it is read in the block."""
+    with ThreadPoolExecutor(1) as pool:
+        statement_end = pool.submit(session.cursor().execute, statement)
+        wait_until(lambda: is_busy(server))
+        yield statement_end
+
+
+def cancel(server, session):
+    server.rows(f"select system$cancel_all_queries({session.session_id})")
+
+
+@pytest.mark.parametrize(
+    "statement", [ENDLESS, f"create or replace table public.endless as {ENDLESS}"]
+)
+def test_a_statement_is_cancelled_from_another_session(local_snowflake, session, statement):
+    import snowflake.connector.errors as errors
+
+    with running(local_snowflake, session, statement) as end:
+        cancel(local_snowflake, session)
+        with pytest.raises(errors.ProgrammingError, match=CANCELED):
+            end.result(10)
+    assert not is_busy(local_snowflake)
+    assert session.cursor().execute("select 1").fetchall() == [(1,)]
+
+
+def test_a_cancelled_statement_leaves_what_its_transaction_can_roll_back(local_snowflake, session):
+    import snowflake.connector.errors as errors
+
+    cursor = session.cursor()
+    for statement in (
+        "create or replace table public.counts (n int)",
+        "begin",
+        "insert into public.counts values (1)",
+    ):
+        cursor.execute(statement)
+    with running(local_snowflake, session, f"insert into public.counts {ENDLESS}") as end:
+        cancel(local_snowflake, session)
+        with pytest.raises(errors.ProgrammingError, match=CANCELED):
+            end.result(10)
+    cursor.execute("rollback")
+    cursor.execute("insert into public.counts values (2)")
+    assert local_snowflake.rows("select n from public.counts") == [(2,)]
+
+
+def test_a_statement_that_waits_for_another_session_is_cancelled(local_snowflake, session):
+    import snowflake.connector
+    import snowflake.connector.errors as errors
+
+    noted = f"as select n::varchar(9) as n from ({ENDLESS})"
+    arguments = local_snowflake.connection.connect_args()
+    with (
+        closing(snowflake.connector.connect(**arguments)) as other,
+        running(local_snowflake, session, f"create table public.first {noted}") as end,
+        running(local_snowflake, other, f"create table public.second {noted}") as waiting_end,
+    ):
+        for stopped, failed in ((other, waiting_end), (session, end)):
+            cancel(local_snowflake, stopped)
+            with pytest.raises(errors.ProgrammingError, match=CANCELED):
+                failed.result(10)
+
+
+def test_the_timeout_of_a_client_cancels_its_statement(local_snowflake, session):
+    import snowflake.connector.errors as errors
+
+    with pytest.raises(errors.ProgrammingError, match="cancelled by the client due to a timeout"):
+        session.cursor().execute(ENDLESS, timeout=2)
+    assert not is_busy(local_snowflake)
+
+
+def test_an_interrupted_client_cancels_its_statement(local_snowflake, session):
+    threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        session.cursor().execute(ENDLESS)
+    wait_until(lambda: not is_busy(local_snowflake), 5)
+
+
+def test_an_interrupted_dbt_run_cancels_its_query(local_snowflake, environment, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "endless.sql").write_text("{{ config(materialized='table') }}" + ENDLESS)
+    (tmp_path / "dbt_project.yml").write_text("{name: endless, profile: sluice}")
+    python = settings().program("dbt", "python")
+    line = [python, "-m", "include.transform.dbt_program", "run", "--project-dir", tmp_path]
+    line += ["--profiles-dir", ROOT / "dbt"]
+    with child(line, environment, stdout=subprocess.PIPE) as dbt:
+        next(line for line in dbt.stdout if b"1 of 1 START" in line)
+        wait_until(lambda: is_busy(local_snowflake))
+        dbt.send_signal(signal.SIGINT)
+        said = dbt.communicate(timeout=10)[0].decode()
+    assert "CANCEL query model.endless.endless" in said
+    assert not is_busy(local_snowflake)

@@ -35,6 +35,7 @@ from sqlglot import exp
 
 from include.errors import LocalError, status_of
 from include.local.ports import answers, free_port, require_free
+from include.local.snowflake_sessions import ROUTES, Session
 from include.local.snowflake_statements import HOME, Cursor
 
 DATABASE = "ANALYTICS"
@@ -109,6 +110,10 @@ def _mend_fakesnow() -> None:
 
 class Connection(FakeSnowflakeConnection):
     """A session whose cursors know the statements that loaders need."""
+
+    def __init__(self, duck_conn: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(duck_conn, *args, **kwargs)
+        self.session = Session(duck_conn)
 
     def cursor(self, cursor_class: Any = SnowflakeCursor) -> Cursor:
         """A cursor; rows are dicts for ``DictCursor``."""
@@ -237,6 +242,7 @@ def serve(folder: Path, port: int) -> None:
         stage.LOCAL_BUCKET_PATH = str(stage_folder)
         _mend_fakesnow()
         fakesnow_server.shared_fs = LocalSnowflake(folder.resolve())
+        fakesnow_server.app.router.routes[:0] = ROUTES  # the first that fits is taken
         config = uvicorn.Config(
             _NoRetry(fakesnow_server.app), host="127.0.0.1", port=port, log_level="warning"
         )

@@ -25,6 +25,8 @@ from fakesnow.transforms import stage
 from fakesnow.transforms.file_format import lookup_file_format
 from sqlglot import exp, parse_one
 
+from include.local.snowflake_sessions import SESSIONS, Statement
+
 HOME = "_FS.USER.HOME"  # the stage that stands for every user's '@~'
 STAGED = "_fs_staged"
 CONFLICT_TRIES = 40
@@ -51,6 +53,7 @@ GRANT_COLUMNS = (
     "grant_option",
     "granted_by",
 )
+CANCEL_ALL = "system$cancel_all_queries"
 COPY_RESULT = f"""
 select '{{ref}}' as file, 'LOADED' as status, count(*) as rows_parsed, count(*) as rows_loaded,
     1 as error_limit, 0 as errors_seen, null as first_error, null as first_error_line,
@@ -92,8 +95,16 @@ def _text(expression: Any) -> str:
 class Cursor(FakeSnowflakeCursor):
     """fakesnow's cursor, and the statements that it lacks."""
 
+    _running: Statement | None = None
+
     def execute(self, command: Any, params: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Run a statement; what the emulator cannot do is an SQL error, never an HTTP 500."""
+        with self._conn.session.statement() as self._running:
+            return self._execute_until_no_conflict(command, params, *args, **kwargs)
+
+    def _execute_until_no_conflict(
+        self, command: Any, params: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         for attempt in range(CONFLICT_TRIES):
             try:
                 return super().execute(command, params, *args, **kwargs)
@@ -104,6 +115,10 @@ class Cursor(FakeSnowflakeCursor):
                 if "onflict" not in str(error) or attempt + 1 == CONFLICT_TRIES:
                     raise self._as_sql_error(error) from error
                 time.sleep(random.random() * 0.02 * (attempt + 1))  # noqa: S311
+            except duckdb.InterruptException:
+                raise snowflake_errors.ProgrammingError(
+                    msg="SQL execution canceled", errno=604, sqlstate="57014"
+                ) from None
             except Exception as error:
                 raise self._as_sql_error(error) from error
         raise AssertionError("unreachable")
@@ -124,6 +139,8 @@ class Cursor(FakeSnowflakeCursor):
         if clone := CLONE_COPY_GRANTS.fullmatch(_text(expression)):
             expression = parse_one(clone[1], read="snowflake")
         _uuids_as_text(expression)
+        if done := _cancel_all(expression):
+            return [done]
         if replaced := self._statement(expression):
             return replaced
         return super()._transform_explode(expression)
@@ -233,7 +250,10 @@ class Cursor(FakeSnowflakeCursor):
             transformed.args.pop("text_lengths", None)
         # What fakesnow notes after such a statement replaces what another session may be noting.
         noted = transformed.args.keys() & {"text_lengths", "table_comment"}
-        with NOTES if noted else nullcontext():
+        running = self._running
+        if running:
+            running.check()
+        with running.holding(NOTES) if running and noted else nullcontext():
             super()._execute(transformed, params)
         if isinstance(transformed, exp.Merge):
             super()._execute(self._merge_counts(transformed))
@@ -257,6 +277,16 @@ class Cursor(FakeSnowflakeCursor):
         result = exp.select(*columns)
         result.set("merge_counts", True)
         return result
+
+
+def _cancel_all(expression: Any) -> Any:
+    """For SELECT system$cancel_all_queries(session id), which dbt says on Ctrl-C; else None."""
+    call = expression.expressions[0] if isinstance(expression, exp.Select) else None
+    if not isinstance(call, exp.Anonymous) or call.name.lower() != CANCEL_ALL:
+        return None
+    if session := SESSIONS.get(int(call.expressions[0].name)):
+        session.cancel()
+    return exp.select(exp.alias_(exp.Literal.string("done"), CANCEL_ALL.upper(), quoted=True))
 
 
 def _is_show_grants(expression: Any, text: str) -> bool:
