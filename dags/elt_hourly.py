@@ -13,11 +13,19 @@ from include.extract_load.tasks import extract_and_load
 from include.schedules.dag_defaults import DAG_DEFAULTS
 from include.schedules.edge_file import read_edge_file
 from include.settings import ROOT
-from include.transform.tasks import run_and_test
+from include.transform.tasks import run_and_test, run_params
 
-with DAG("elt_hourly", schedule="@hourly", doc_md=__doc__, tags=["elt", "shop"], **DAG_DEFAULTS):
+edges = read_edge_file(ROOT / "dags/edges/hourly_schedule.pickle")
+
+with DAG(
+    "elt_hourly",
+    schedule="@hourly",
+    doc_md=__doc__,
+    tags=["elt", "shop"],
+    params=run_params(edges),
+    **DAG_DEFAULTS,
+):
     source = load_source(ROOT / "include/sources/shop.yml")
-    edges = read_edge_file(ROOT / "dags/edges/hourly_schedule.pickle")
     extract_and_load(source, only=["web_events"]) >> run_and_test(
         edges, source.warehouse_connection
     )

@@ -28,11 +28,14 @@ class Settings:
 
     Attributes:
         root: The project's folder: what holds ``dags/``, ``include/`` and ``dbt/``.
+        dbt_project: The folder of ``dbt_project.yml``.
         venvs: The folder of Python environments that ``scripts/install.sh`` makes.
         local: State of the local set-up (databases, logs, process ids).
         spool_root: Where extract leaves sealed spools; a path or an fsspec URL.
         spool_keep_runs: So many delivered spools of a stream are kept, whatever their age.
         spool_keep_days: Delivered spools of these days are kept.
+        artifacts: Where what dbt left of each DAG run is kept; a path or an fsspec URL.
+        artifacts_keep_runs: Of so many runs of a DAG.
         environment: ``local``, ``ci`` or ``prod``; local passwords work in ``local`` only.
         postgres_port: TCP port of the local Postgres on 127.0.0.1.
         snowflake_port: TCP port of the local Snowflake on 127.0.0.1.
@@ -47,11 +50,14 @@ class Settings:
     """
 
     root: Path
+    dbt_project: Path
     venvs: Path
     local: Path
     spool_root: str
     spool_keep_runs: int
     spool_keep_days: float
+    artifacts: str
+    artifacts_keep_runs: int
     environment: str
     postgres_port: int
     snowflake_port: int
@@ -68,11 +74,6 @@ class Settings:
     def is_local(self) -> bool:
         """Whether the local stand-ins and their passwords may be used."""
         return self.environment == "local"
-
-    @property
-    def dbt_project(self) -> Path:
-        """The folder of ``dbt_project.yml``."""
-        return self.root / "dbt"
 
     @property
     def edges(self) -> Path:
@@ -120,11 +121,14 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
     local = Path(env.get("SLUICE_LOCAL") or ROOT / ".local")
     return Settings(
         root=ROOT,
+        dbt_project=Path(env.get("SLUICE_DBT_PROJECT") or ROOT / "dbt"),
         venvs=Path(env.get("SLUICE_VENVS") or ROOT / ".venvs"),
         local=local,
         spool_root=env.get("SLUICE_SPOOL") or str(local / "spool"),
         spool_keep_runs=int(_number(env, "SLUICE_SPOOL_KEEP_RUNS", "3")),
         spool_keep_days=_number(env, "SLUICE_SPOOL_KEEP_DAYS", "7"),
+        artifacts=env.get("SLUICE_ARTIFACTS") or str(local / "artifacts"),
+        artifacts_keep_runs=int(_number(env, "SLUICE_ARTIFACTS_KEEP_RUNS", "30")),
         environment=env.get("SLUICE_ENV", "prod"),
         postgres_port=int(_number(env, "SLUICE_POSTGRES_PORT", "55432")),
         snowflake_port=int(_number(env, "SLUICE_SNOWFLAKE_PORT", "58085")),

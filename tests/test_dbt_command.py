@@ -12,7 +12,7 @@ from conftest import PASSWORD, serving
 from include.errors import DbtModelError, DbtProjectError, DbtRunError, DbtTestFailure
 from include.local.ports import free_port
 from include.settings import ROOT, settings
-from include.transform.dbt_command import run_dbt
+from include.transform.dbt_command import DbtCommand, run_dbt
 
 SEED = "fqn:shop.countries"
 TESTS = ["fqn:shop.unique_countries_country_code", "fqn:shop.not_null_countries_region"]
@@ -23,8 +23,15 @@ def way(request, monkeypatch):
     monkeypatch.setenv("SLUICE_WARM_DBT", request.param)
 
 
+def do(verb, select, environment):
+    """As a task does: what is no success is an error."""
+    result = run_dbt(DbtCommand(verb, tuple(select)), environment)
+    result.raise_for_nodes()
+    return result
+
+
 def rows_of(result):
-    return [replace(node, seconds=0) for node in result.nodes]
+    return [replace(node, seconds=0, query_id="") for node in result.nodes]
 
 
 def test_both_ways_give_the_same_results(environment, local_snowflake, monkeypatch, runtime):
@@ -43,7 +50,7 @@ def test_both_ways_give_the_same_results(environment, local_snowflake, monkeypat
     found = []
     for warm in ("off", "on"):
         monkeypatch.setenv("SLUICE_WARM_DBT", warm)
-        results = [run_dbt(verb, select, environment) for verb, select in commands]
+        results = [do(verb, select, environment) for verb, select in commands]
         found.append([sorted(rows_of(result), key=lambda node: node.id) for result in results])
         assert local_snowflake.rows("select count(*) from marts.fct_sessions") == [(1,)]
         local_snowflake.rows("drop table marts.fct_sessions")
@@ -59,37 +66,37 @@ def test_both_ways_give_the_same_results(environment, local_snowflake, monkeypat
 def test_a_warehouse_that_is_away_is_no_fault_of_the_project(environment):
     elsewhere = {**environment, "SNOWFLAKE_PORT": str(free_port())}
     with pytest.raises(DbtRunError, match="Database Error 250001"):
-        run_dbt("seed", [SEED], elsewhere)
+        do("seed", [SEED], elsewhere)
 
 
 @pytest.mark.usefixtures("way")
 class TestFailures:
     def test_a_missing_relation_is_an_error_that_names_the_model(self, environment):
         with pytest.raises(DbtModelError) as failure:
-            run_dbt("run", ["fqn:shop.staging.stg_shop__suppliers"], environment)
+            do("run", ["fqn:shop.staging.stg_shop__suppliers"], environment)
         assert "model.shop.stg_shop__suppliers: error: Database Error" in str(failure.value)
         assert "does not exist" in str(failure.value)
 
     def test_a_failing_test_says_which_and_how_many_rows(self, environment, local_snowflake):
-        run_dbt("seed", [SEED], environment)
+        do("seed", [SEED], environment)
         local_snowflake.rows("insert into reference.countries select * from reference.countries")
         with pytest.raises(DbtTestFailure) as failure:
-            run_dbt("test", TESTS, environment)
+            do("test", TESTS, environment)
         named, _, message = str(failure.value).partition(": fail: ")
         assert named.startswith("test.shop.unique_countries_country_code")
         assert message.startswith("Got ")
 
     def test_what_selects_nothing_is_an_error(self, environment):
         with pytest.raises(DbtProjectError, match="selects nothing; run make edges"):
-            run_dbt("run", ["fqn:shop.no_such_model"], environment)
+            do("run", ["fqn:shop.no_such_model"], environment)
 
     def test_a_wrong_option_is_an_error_at_once(self, environment):
         with pytest.raises(DbtProjectError, match="dbt run --nonsense"):
-            run_dbt("run", ["--nonsense"], environment)
+            do("run", ["--nonsense"], environment)
 
     def test_the_password_is_in_no_line_of_output(self, environment, caplog):
         caplog.set_level(logging.DEBUG)
-        run_dbt("seed", [SEED], environment)
+        do("seed", [SEED], environment)
         assert "seed" in caplog.text
         assert PASSWORD not in caplog.text
 

@@ -18,7 +18,7 @@ from conftest import serving, wait_until
 from include.errors import DbtRunError
 from include.local.ports import free_port
 from include.settings import ROOT, child_environment, settings
-from include.transform.dbt_command import project_options, run_dbt
+from include.transform.dbt_command import DbtCommand, project_options, run_dbt
 from include.transform.warm_dbt import NoWarmDbt, WarmDbt
 
 HERE = project_options(ROOT / "dbt")
@@ -49,7 +49,8 @@ def project(tmp_path):
     """A copy of the project, that a test may change; its settings."""
     for name in ("include", "dbt"):
         shutil.copytree(ROOT / name, tmp_path / "project" / name)
-    return replace(settings(), root=tmp_path / "project")
+    root = tmp_path / "project"
+    return replace(settings(), root=root, dbt_project=root / "dbt")
 
 
 def servers(folder):
@@ -303,6 +304,6 @@ class TestWithoutOne:
 
     def test_a_command_starts_its_own(self, environment, monkeypatch, runtime, caplog):
         runtime.chmod(0o755)
-        (node,) = run_dbt("seed", ["fqn:shop.countries"], environment).nodes
+        (node,) = run_dbt(DbtCommand("seed", ("fqn:shop.countries",)), environment).nodes
         assert node.status == "success"
         assert "no warm dbt, starting one of its own" in caplog.text

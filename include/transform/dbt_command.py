@@ -5,54 +5,70 @@ from __future__ import annotations
 import collections
 import json
 import logging
-import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from include.errors import DbtModelError, DbtProjectError, DbtRunError, DbtTestFailure, one_line
+from include.errors import DbtProjectError
 from include.process import child
 from include.settings import settings
+from include.transform.results import DbtResult, kind_of
 from include.transform.warm_dbt import NoWarmDbt, WarmDbt
 
 log = logging.getLogger(__name__)
-VERBS = ("run", "seed", "snapshot", "test", "build")
 BROKEN = 2  # dbt's own exit status for what is not a failed node
 KEPT_LINES = 200
-# What is said of what a retry does not mend; by the warehouse in classes of SQLSTATE for no data or
-# too much, wrong or double values, wrong SQL, missing rights, and what it cannot do at all.
-LASTING = re.compile(r"^Compilation Error|\b\d{6} \((0[2A]|2[123]|42)\w{3}\)")
+SHOWN_ROWS = 10
+LONGEST_VALUE = 100
+HIDDEN = "(hidden)"
 
 
 @dataclass(frozen=True)
-class NodeResult:
-    """What came of one node.
+class DbtCommand:
+    """What dbt is to do.
 
     Attributes:
-        id: dbt's unique_id.
-        status: ``success``, ``pass``, ``warn``, ``error``, ``fail`` or ``skipped``.
-        rows: Rows that the warehouse says it wrote, where it says so.
-        seconds: How long it took.
-        failures: Rows that failed a test.
-        message: dbt's message, or the database's.
+        verb: ``run``, ``seed``, ``snapshot``, ``test`` or ``build``.
+        select: What to select, in dbt's syntax.
+        full_refresh: Whether to make tables anew; for those verbs that can.
+        empty: Whether to read no rows; for those verbs that can.
+        variables: dbt's ``--vars``.
     """
 
-    id: str
-    status: str
-    rows: int | None
-    seconds: float
-    failures: int | None
-    message: str
+    verb: str
+    select: tuple[str, ...]
+    full_refresh: bool = False
+    empty: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f"dbt {self.verb} {' '.join(self.select)}"
 
-@dataclass(frozen=True)
-class DbtResult:
-    """What came of a command, node by node."""
+    def arguments(self) -> list[str]:
+        """What follows ``dbt`` on a command line, but for where things are.
 
-    nodes: tuple[NodeResult, ...]
+        >>> DbtCommand("run", ("fqn:shop.a",), full_refresh=True, empty=True).arguments()
+        ['run', '--select', 'fqn:shop.a', '--full-refresh', '--empty']
+        >>> DbtCommand("test", ("fqn:shop.b",), full_refresh=True, empty=True).arguments()[3:]
+        ['--indirect-selection', 'empty', '--resource-type', 'test']
+        """
+        line = [self.verb, "--select", *self.select]
+        if self.verb in ("test", "build"):
+            line += ["--indirect-selection", "empty"]
+        if self.verb == "test":
+            line += ["--resource-type", "test"]  # a unit test may bear the name of a data test
+        if self.full_refresh and self.verb in ("run", "seed", "build"):
+            line += ["--full-refresh"]
+        if self.empty and self.verb in ("run", "snapshot", "build"):
+            line += ["--empty"]
+        return [*line, *self.variable_options()]
+
+    def variable_options(self) -> list[str]:
+        """How dbt is told the variables; they are part of how the project is parsed."""
+        return ["--vars", json.dumps(dict(self.variables))] if self.variables else []
 
 
 def project_options(project: Path) -> list[str]:
@@ -64,62 +80,121 @@ def project_options(project: Path) -> list[str]:
     return ["--project-dir", str(project), "--profiles-dir", str(project)]
 
 
-def arguments(verb: str, select: Sequence[str], scratch: Path) -> list[str]:
-    """What follows ``dbt`` on the command line of one command.
+def run_dbt(command: DbtCommand, environment: Mapping[str, str]) -> DbtResult:
+    """Run one command and return what came of each node, well or not.
 
     Args:
-        verb: One of :data:`VERBS`.
-        select: What to select, in dbt's syntax.
-        scratch: A folder of this command's own for what dbt writes.
-
-    >>> arguments("run", ["fqn:shop.a"], Path("/s"))[:3]
-    ['run', '--select', 'fqn:shop.a']
-    """
-    line = [verb, "--select", *select]
-    if verb in ("test", "build"):
-        line += ["--indirect-selection", "empty"]
-    if verb == "test":
-        line += ["--resource-type", "test"]  # a unit test may bear the name of a data test
-    line += project_options(settings().dbt_project)
-    line += ["--target-path", str(scratch / "target"), "--log-path", str(scratch / "logs")]
-    return [*line, "--log-level-file", "none", "--cache-selected-only", "--no-use-colors"]
-
-
-def run_dbt(verb: str, select: Sequence[str], environment: Mapping[str, str]) -> DbtResult:
-    """Run one dbt command and return what came of each node.
-
-    Args:
-        verb: One of :data:`VERBS`.
-        select: What to select, in dbt's syntax.
+        command: What to do.
         environment: What ``profiles.yml`` reads; holds the warehouse's password.
 
     Raises:
         DbtProjectError: The project does not parse, or nothing was selected.
-        DbtModelError: A node cannot be built as it is.
-        DbtRunError: A node did not build for a reason that may pass.
-        DbtTestFailure: A test of error severity failed.
+        DbtRunError: The warehouse could not be reached, or dbt died.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
-        scratch = Path(folder)
-        status, said = _run(arguments(verb, select, scratch), environment)
-        results = scratch / "target" / "run_results.json"
-        if status == BROKEN or not results.exists():
-            reason = _reason(said)
-            kind = _kind(reason) if "Database Error" in reason else DbtProjectError
-            raise kind(f"dbt {verb} {' '.join(select)}: {reason}")
-        found = _read(json.loads(results.read_text()))
-    _raise_for(verb, found)
+        found = _results(command.verb, str(command), command.arguments(), Path(folder), environment)
     if not found.nodes:
-        raise DbtProjectError(f"dbt {verb} {' '.join(select)}: selects nothing; run make edges")
+        raise DbtProjectError(f"{command}: selects nothing; run make edges")
     return found
 
 
-def _run(line: Sequence[str], environment: Mapping[str, str]) -> tuple[int, Sequence[str]]:
+def run_hooks(
+    kind: str,
+    results: Mapping[str, Any] | None,
+    variables: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> DbtResult:
+    """Run the project's hooks of one kind, as dbt would have around one command for all models.
+
+    Args:
+        kind: ``on-run-start`` or ``on-run-end``.
+        results: For the latter, the run_results.json of all that was run.
+        variables: dbt's ``--vars``.
+        environment: As for :func:`run_dbt`.
+
+    Raises:
+        SluiceError: As :func:`run_dbt` raises.
+    """
+    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
+        line = [kind]
+        if results is not None:
+            file = Path(folder) / "all_results.json"
+            file.write_text(json.dumps(results))
+            line.append(str(file))
+        line += DbtCommand("run", (), variables=variables).variable_options()
+        return _results(kind, f"dbt's {kind} hooks", line, Path(folder), environment)
+
+
+def read_manifest(environment: Mapping[str, str]) -> bytes:
+    """The project's manifest.json.
+
+    Raises:
+        DbtProjectError: It does not parse.
+    """
+    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
+        status, said = _run(_placed(["parse"], Path(folder)), environment, log.debug)
+        if status:
+            raise DbtProjectError(f"dbt parse: {_reason(said)}")
+        return (Path(folder) / "target" / "manifest.json").read_bytes()
+
+
+def failing_rows(
+    compiled: str, environment: Mapping[str, str], hidden: frozenset[str]
+) -> list[dict[str, Any]]:
+    """The first rows that a failed test found.
+
+    Args:
+        compiled: The test's SQL.
+        environment: As for :func:`run_dbt`.
+        hidden: Names of columns, in lower case, whose values are not for logs.
+
+    Returns:
+        At most 10 rows, by column; none where dbt or the warehouse cannot show them.
+    """
+    line = ["show", "--inline", f"{{% raw %}}{compiled}{{% endraw %}}", "--output", "json"]
+    line += ["--limit", str(SHOWN_ROWS), "--log-format", "json"]
+    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
+        _, said = _run(_placed(line, Path(folder)), environment, log.debug)
+    shown = next((text for text in said if '"ShowNode"' in text), "")
+    rows = json.loads(json.loads(shown)["data"]["preview"]) if shown else []
+    return [{key: _shown(key, value, hidden) for key, value in row.items()} for row in rows]
+
+
+def _shown(column: str, value: Any, hidden: frozenset[str]) -> Any:
+    if value is not None and column.lower() in hidden:
+        return HIDDEN
+    return (
+        value[:LONGEST_VALUE] + "…" if isinstance(value, str) and value[LONGEST_VALUE:] else value
+    )
+
+
+def _placed(line: Sequence[str], scratch: Path) -> list[str]:
+    """A command line with where things are: the project, and a folder of this command's own."""
+    where = ["--target-path", str(scratch / "target"), "--log-path", str(scratch / "logs")]
+    quiet = ["--log-level-file", "none", "--cache-selected-only", "--no-use-colors"]
+    return [*line, *project_options(settings().dbt_project), *where, *quiet]
+
+
+def _results(
+    verb: str, name: str, line: Sequence[str], scratch: Path, environment: Mapping[str, str]
+) -> DbtResult:
+    status, said = _run(_placed(line, scratch), environment, log.info)
+    results = scratch / "target" / "run_results.json"
+    if status == BROKEN or not results.exists():
+        reason = _reason(said)
+        kind = kind_of(reason) if "Database Error" in reason else DbtProjectError
+        raise kind(f"{name}: {reason}")
+    return DbtResult(verb, json.loads(results.read_text()))
+
+
+def _run(
+    line: Sequence[str], environment: Mapping[str, str], tell: Any
+) -> tuple[int, Sequence[str]]:
     said: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
 
     def say(text: str) -> None:
         said.append(text)
-        log.info("%s", text)
+        tell("%s", text)
 
     if settings().warm_dbt:
         try:
@@ -138,41 +213,3 @@ def _reason(said: Sequence[str]) -> str:
     lines = [line.strip() for line in said if line.strip()]
     start = next((n for n, line in enumerate(lines) if "Error" in line), max(0, len(lines) - 3))
     return " ".join(lines[start : start + 6]) or "it said nothing"
-
-
-def _read(content: Mapping[str, Any]) -> DbtResult:
-    """From run_results.json, whose form is https://schemas.getdbt.com/dbt/run-results/v6.json."""
-    return DbtResult(
-        tuple(
-            NodeResult(
-                id=entry["unique_id"],
-                status=str(entry["status"]),
-                rows=entry["adapter_response"].get("rows_affected"),
-                seconds=round(entry["execution_time"], 3),
-                failures=entry["failures"],
-                message=entry["message"] or "",
-            )
-            for entry in content["results"]
-        )
-    )
-
-
-def _raise_for(verb: str, result: DbtResult) -> None:
-    bad = [n for n in result.nodes if n.status in ("error", "fail", "skipped")]
-    if not bad:
-        return
-    text = "; ".join(f"{n.id}: {n.status}: {one_line(n.message)}" for n in bad)
-    if verb == "test" and all(n.status == "fail" for n in bad):
-        raise DbtTestFailure(text)
-    raise next((DbtRunError for n in bad if _kind(n.message) is DbtRunError), DbtModelError)(text)
-
-
-def _kind(message: str) -> type[DbtModelError | DbtRunError]:
-    r"""The error to raise for what dbt says of a node.
-
-    >>> _kind("Database Error in model a (models/a.sql)\n  000904 (42000): SQL compilation error")
-    <class 'include.errors.DbtModelError'>
-    >>> _kind("Database Error in model a (models/a.sql)\n  000625 (57014): Statement was aborted")
-    <class 'include.errors.DbtRunError'>
-    """
-    return DbtModelError if LASTING.search(message) else DbtRunError

@@ -1,6 +1,7 @@
 """dbt as tasks run it, in dbt's own environment: ``python -m include.transform.dbt_program run …``.
 
-It is dbt's own command line, after one thing that several threads must not do at once.
+It is dbt's own command line, but for hooks: models' commands run none, and ``on-run-start`` and
+``on-run-end RESULTS`` are commands that run them alone. ``parse`` leaves a manifest, others do not.
 """
 
 from __future__ import annotations
@@ -8,9 +9,13 @@ from __future__ import annotations
 import base64
 import signal
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from include.process import end_with_parent
 
+FAILED = 2  # dbt's own exit status for what is not a failed node
 # An Arrow stream of no columns and no batches, as pyarrow writes it.
 EMPTY_STREAM = base64.b64decode(
     "/////zAAAAAQAAAAAAAKAAwABgAFAAgACgAAAAABBAAMAAAACAAIAAAABAAIAAAABAAAAAAAAAD/////AAAAAA=="
@@ -33,6 +38,40 @@ def make_results_safe() -> None:
     )
 
 
+def invoke(arguments: Sequence[str], manifest: Any = None) -> int:
+    """Run one command, the only one of this process.
+
+    Args:
+        arguments: What follows ``dbt`` on a command line.
+        manifest: dbt's Manifest of the project, where it is parsed already.
+
+    Returns:
+        dbt's exit status: 0, 1 where a node did not do well, 2 for all else.
+    """
+    from dbt.cli.main import dbtRunner
+
+    from include.transform import hooks
+
+    line = list(arguments)
+    if line[:1] == ["on-run-start"]:
+        line = ["run", *line[1:]]
+        hooks.alone(None)
+    elif line[:1] == ["on-run-end"]:
+        line = ["run", *line[2:]]
+        hooks.alone(Path(arguments[1]))
+    elif line[:1] != ["parse"]:
+        hooks.without()
+    outcome = dbtRunner(manifest=manifest).invoke(line)
+    if isinstance(outcome.exception, KeyboardInterrupt):
+        raise outcome.exception
+    if outcome.exception is not None:
+        sys.stdout.write(f"{type(outcome.exception).__name__}: {outcome.exception}\n")
+        return FAILED
+    if line[0] == "parse" and manifest:  # dbt writes only what it has parsed itself
+        outcome.result.write(str(Path(line[line.index("--target-path") + 1]) / "manifest.json"))
+    return 0 if outcome.success else 1
+
+
 def main() -> None:
     """Run dbt with this process's arguments; exits with dbt's status.
 
@@ -41,10 +80,7 @@ def main() -> None:
     end_with_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     make_results_safe()
-    from dbt.cli.main import cli
-
-    sys.argv[0] = "dbt"
-    cli()
+    sys.exit(invoke(sys.argv[1:]))
 
 
 if __name__ == "__main__":

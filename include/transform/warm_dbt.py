@@ -59,15 +59,16 @@ class WarmDbt:
             environment: What ``profiles.yml`` reads, beside this process's own environment.
             here: Where the project, dbt's environment and the sockets are.
         """
-        root = str(here.root)
+        root, project = str(here.root), str(here.dbt_project)
         python = str(here.program("dbt", "python"))
         public = {key: value for key, value in environment.items() if "SECRET" not in key}
-        which = json.dumps([root, python, public], sort_keys=True).encode()
+        which = json.dumps([root, project, python, public], sort_keys=True).encode()
         path = here.runtime / f"dbt-{hashlib.sha256(which).hexdigest()[:12]}.sock"
         # -P: no modules from wherever a task happens to work
-        command = (python, "-P", "-m", SERVER, "--socket", str(path))
+        command = [python, "-P", "-m", SERVER, "--socket", str(path)]
         whole = {**child_environment(environment), "PYTHONPATH": root}
-        return cls(path, (*command, "--idle", str(here.warm_dbt_idle)), whole)
+        command += ["--project", project, "--idle", str(here.warm_dbt_idle)]
+        return cls(path, tuple(command), whole)
 
     @property
     def log(self) -> Path:

@@ -32,9 +32,9 @@ from typing import Any
 
 from include.errors import LocalError
 from include.process import end_with_parent
-from include.settings import ROOT, settings
+from include.settings import ROOT
 from include.transform.dbt_command import project_options
-from include.transform.dbt_program import make_results_safe
+from include.transform.dbt_program import FAILED, invoke, make_results_safe
 from include.transform.warm_dbt import SERVER, NoWarmDbt, locked
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,6 @@ TICK_SECONDS = 1
 REQUEST_SECONDS = 10
 PARSE_SECONDS = 600
 INTERRUPTED = 130
-FAILED = 2  # dbt's own exit status for what is not a failed node
 UNSET = "DBT_DEFAULT_PLACEHOLDER"  # what dbt remembers of a variable that was not there
 NOT_PARSED = {"target", "logs", ".git", "__pycache__"}
 
@@ -220,12 +219,7 @@ def _run_and_exit(
         os.environ.update(request["environment"])
         ends = (connection.fileno(), lifeline, done.is_set, interrupted)
         threading.Thread(target=_end_with, args=ends, daemon=True).start()
-        from dbt.cli.main import dbtRunner
-
-        outcome = dbtRunner(manifest=manifest).invoke(request["arguments"])
-        status = 0 if outcome.success else 1
-        if outcome.exception is not None:
-            raise outcome.exception
+        status = invoke(request["arguments"], manifest)
     except BaseException as error:  # noqa: BLE001  (a child may never run on as a second server)
         sys.stdout.write(f"{type(error).__name__}: {error}\n")
         status = FAILED
@@ -249,20 +243,26 @@ class Server:
     Args:
         listener: Bound and listening.
         path: Where it is bound.
+        project: The folder of ``dbt_project.yml``.
         lifeline: Both ends of a pipe that nobody writes to: it breaks when this process dies,
             however it dies.
         idle: Seconds without a command after which it ends.
     """
 
     def __init__(
-        self, listener: socket.socket, path: Path, lifeline: tuple[int, int], idle: float
+        self,
+        listener: socket.socket,
+        path: Path,
+        project: Path,
+        lifeline: tuple[int, int],
+        idle: float,
     ) -> None:
         self._listener = listener
         self._path = path
         self._file = _identity(path)
         self._lifeline, self._held = lifeline
         self._idle = idle
-        self._project = settings().dbt_project
+        self._project = project
         self._print = _read_by_dbt(self._project)
         self._manifest = warm_up(self._project, [listener])
         self._asked: dict[str, str] = {}
@@ -352,7 +352,7 @@ class Server:
         if waiting:
             kept["--waiting"] = waiting.fileno()
         command = [sys.executable, "-P", "-m", SERVER, "--socket", str(self._path)]
-        command += ["--idle", str(self._idle)]
+        command += ["--project", str(self._project), "--idle", str(self._idle)]
         for option, number in kept.items():
             os.set_inheritable(number, True)
             command += [option, str(number)]
@@ -407,6 +407,7 @@ def main() -> int:
     """Serve until SIGTERM or the idle end, then take the socket away."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--idle", type=float, required=True, help="seconds")
     parser.add_argument("--listener", type=int, required=True)
     for kept in ("--waiting", "--lifeline", "--held"):
@@ -421,7 +422,7 @@ def main() -> int:
     lifeline = os.pipe() if given.held is None else (given.lifeline, given.held)
     try:
         began = time.monotonic()
-        server = Server(listener, given.socket, lifeline, given.idle)
+        server = Server(listener, given.socket, given.project, lifeline, given.idle)
         log.info("warm after %.1f s", time.monotonic() - began)
         server.serve(waiting)
     except LocalError as error:
