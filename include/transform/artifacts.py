@@ -1,10 +1,11 @@
 """Artifacts: what dbt left of each DAG run, for people and for tools that read dbt's files.
 
     <artifacts root>/<dag>/<run id>/
-        tasks/<task>.json        dbt's run_results.json of one task's command
+        tasks/<task>.json        dbt's run_results.json, or sources.json, of one task's command
         compiled/<node>.sql      what was run in the warehouse
         run_results.json         all of them, as one `dbt build` would have left it
         manifest.json            of the project that was run
+        sources.json             how fresh its sources were, where that is checked
 
 The root is a folder of this machine or an fsspec URL.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import fsspec
@@ -22,7 +23,7 @@ from include.errors import DbtRunError
 from include.extract_load.disk import disk_errors
 from include.transform.results import DbtResult
 
-RUN_RESULTS, MANIFEST = "run_results.json", "manifest.json"
+RUN_RESULTS, MANIFEST, SOURCES = "run_results.json", "manifest.json", "sources.json"
 
 
 class Artifacts:
@@ -52,8 +53,12 @@ class Artifacts:
         for node in result.nodes:
             if node.compiled:
                 self.write(places[node.id], node.compiled.encode())
-        self.write(f"tasks/{task_id}.json", json.dumps(result.content).encode())
+        self.keep_content(task_id, result.content)
         return {key: f"{self}/{place}" for key, place in places.items()}
+
+    def keep_content(self, task_id: str, content: Mapping[str, Any]) -> None:
+        """Keep what dbt wrote of a task's command."""
+        self.write(f"tasks/{task_id}.json", json.dumps(content).encode())
 
     def kept(self, task_ids: Collection[str]) -> dict[str, dict[str, Any]]:
         """What some tasks have kept, by task id; without those that kept nothing."""

@@ -138,6 +138,25 @@ def read_manifest(environment: Mapping[str, str]) -> bytes:
         return (Path(folder) / "target" / "manifest.json").read_bytes()
 
 
+def source_freshness(select: str, environment: Mapping[str, str]) -> Mapping[str, Any]:
+    """Have dbt look how old sources are; returns its sources.json.
+
+    Args:
+        select: What to select, in dbt's syntax.
+        environment: As for :func:`run_dbt`.
+
+    Raises:
+        DbtProjectError: The project does not parse, or nothing was selected.
+        DbtRunError: The warehouse could not be reached, or dbt died.
+    """
+    line = ["source", "freshness", "--select", select]
+    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
+        found = _written("sources.json", " ".join(line), line, Path(folder), environment)
+    if not found["results"]:
+        raise DbtProjectError(f"{select}: selects no source with a freshness; run make edges")
+    return found
+
+
 def failing_rows(
     compiled: str, environment: Mapping[str, str], hidden: frozenset[str]
 ) -> list[dict[str, Any]]:
@@ -178,13 +197,21 @@ def _placed(line: Sequence[str], scratch: Path) -> list[str]:
 def _results(
     verb: str, name: str, line: Sequence[str], scratch: Path, environment: Mapping[str, str]
 ) -> DbtResult:
+    return DbtResult(verb, _written("run_results.json", name, line, scratch, environment))
+
+
+def _written(
+    file: str, name: str, line: Sequence[str], scratch: Path, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a command leaves in a file of its target folder."""
     status, said = _run(_placed(line, scratch), environment, log.info)
-    results = scratch / "target" / "run_results.json"
+    results = scratch / "target" / file
     if status == BROKEN or not results.exists():
         reason = _reason(said)
         kind = kind_of(reason) if "Database Error" in reason else DbtProjectError
         raise kind(f"{name}: {reason}")
-    return DbtResult(verb, json.loads(results.read_text()))
+    content: dict[str, Any] = json.loads(results.read_text())
+    return content
 
 
 def _run(

@@ -1,0 +1,308 @@
+"""Airflow operators around dbt: for nodes, hooks, sources, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from airflow.sdk import BaseHook, BaseOperator
+from airflow.sdk.definitions.context import Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from include.connections import SnowflakeConnection
+from include.retries import where_a_retry_helps
+from include.schedules.edge_file import Freshness
+from include.settings import settings
+from include.transform.artifacts import MANIFEST, RUN_RESULTS, SOURCES, Artifacts
+from include.transform.dbt_command import (
+    DbtCommand,
+    failing_rows,
+    read_manifest,
+    run_dbt,
+    run_hooks,
+    source_freshness,
+)
+from include.transform.freshness import merged_freshness, read_freshness
+from include.transform.masked import masked_columns
+from include.transform.results import BAD, DbtResult, NodeResult, merged
+
+START, END = "on-run-start", "on-run-end"
+UPSTREAM = "sluice_upstream"
+
+
+class DbtTask(BaseOperator):
+    """What tasks around dbt share.
+
+    Args:
+        connection: The Airflow connection of the warehouse.
+    """
+
+    def __init__(self, *, connection: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._connection = connection
+
+    def _environment(self) -> dict[str, str]:
+        connection = BaseHook.get_connection(self._connection)
+        return SnowflakeConnection.from_airflow(connection).dbt_environment()
+
+    def _artifacts(self, context: Context) -> Artifacts:
+        return Artifacts(settings().artifacts, self.dag_id, context["run_id"])
+
+    def _take(self, result: DbtResult, context: Context) -> dict[str, Any]:
+        """Keep and tell what came of a command; returns what is for XCom.
+
+        Raises:
+            SluiceError: A node did not do well.
+        """
+        places = self._artifacts(context).keep(self.task_id, result)
+        told = [_told(node, places) for node in result.nodes]
+        for node in result.nodes:
+            self.log.info("%s%s", node, _at(node, places))
+        value = {"nodes": len(told), "results": told}
+        if result.bad:
+            context["ti"].xcom_push("return_value", value)
+        result.raise_for_nodes()
+        return value
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a task does for one node.
+
+    Attributes:
+        node: The node's name.
+        select: What dbt must select, in dbt's own syntax.
+        ids: dbt's unique_ids of all that this selects.
+    """
+
+    node: str
+    select: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+class DbtOperator(DbtTask):
+    """Run one dbt command on what one node selects, or several nodes in a line.
+
+    Of several nodes, those that an earlier try of the same run has built and tested are not built
+    again, as long as what they wait for has not run again either.
+
+    Args:
+        verb: ``run``, ``seed``, ``snapshot``, ``test`` or ``build``.
+        parts: A part for each node, in their order.
+        connection: The Airflow connection of the warehouse.
+    """
+
+    def __init__(self, *, verb: str, parts: Sequence[Part], **options: Any) -> None:
+        super().__init__(**options)
+        self.parts = tuple(parts)
+        self._verb = verb
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Dbt's unique_ids of all that it runs."""
+        return tuple(key for part in self.parts for key in part.ids)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the number of nodes and each one's status, rows, seconds, query and failures."""
+        params = context["params"]
+        parts = self.parts
+        if only := params.get("only"):
+            asked = _with_children(self, only)
+            if not (parts := tuple(part for part in parts if part.node in asked)):
+                self.log.info("left as it is: only %s and its children were asked for", only)
+                self._tell_assets(context, {})
+                return {"nodes": 0, "results": []}
+        with where_a_retry_helps():
+            environment = self._environment()
+            earlier = self._earlier(context, parts)
+            command = DbtCommand(
+                verb=self._verb,
+                select=tuple(s for part in _after(earlier, parts) for s in part.select),
+                full_refresh=bool(params.get("full_refresh")),
+                empty=bool(params.get("empty")),
+                variables=params.get("vars") or {},
+            )
+            result = run_dbt(command, environment)
+            self._show_failures(result, environment)
+            if len(parts) > 1:
+                content = merged([*earlier, result.content], [])
+                result = replace(result, content={**content, UPSTREAM: self._upstream(context)})
+            value = self._take(result, context)
+        self._tell_assets(context, {part.node for part in parts})
+        return value
+
+    def _earlier(self, context: Context, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        """What an earlier try of several nodes left, where it can be gone on with."""
+        if len(parts) == 1:
+            return []
+        kept = self._artifacts(context).kept([self.task_id]).get(self.task_id)
+        if not kept or kept.get(UPSTREAM) != self._upstream(context):
+            return []
+        left = _after([kept], parts)
+        if len(left) in (0, len(parts)):
+            return []
+        self.log.info("an earlier try has built %s", [p.node for p in parts[: -len(left)]])
+        return [kept]
+
+    def _upstream(self, context: Context) -> dict[str, Any]:
+        """What tells whether the tasks that this one waits for have run again: their seconds."""
+        instance: Any = context["ti"]
+        crumbs = instance.get_task_breadcrumbs(dag_id=self.dag_id, run_id=context["run_id"])
+        known = {str(crumb["task_id"]): crumb["duration"] for crumb in crumbs}
+        return {key: known.get(key) for key in sorted(self.upstream_task_ids)}
+
+    def _show_failures(self, result: DbtResult, environment: Mapping[str, str]) -> None:
+        for test in (node for node in result.nodes if node.failures and node.compiled):
+            rows = failing_rows(test.compiled, environment, masked_columns(settings().sources))
+            self.log.info("%s: %d rows, the first %d:", test.id, test.failures, len(rows))
+            for row in rows:
+                self.log.info("  %s", json.dumps(row, ensure_ascii=False, default=str))
+
+    def _tell_assets(self, context: Context, built: Collection[str]) -> None:
+        for asset, part in zip(self.outlets, self.parts, strict=False):
+            state = "built" if part.node in built else "not asked for"
+            context["outlet_events"][asset].extra = {"state": state}
+
+
+def _after(earlier: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> Sequence[Part]:
+    """The parts from the first on that an earlier try has not done well."""
+    entries = (entry for content in earlier for entry in content["results"])
+    good = {entry["unique_id"] for entry in entries if entry["status"] not in BAD}
+    done = next((n for n, part in enumerate(parts) if not good.issuperset(part.ids)), len(parts))
+    return parts[done:]
+
+
+class HooksOperator(DbtTask):
+    """Run the project's hooks of one kind, once in a DAG run.
+
+    Args:
+        kind: ``on-run-start`` or ``on-run-end``.
+        nodes: Task id to the ids of the nodes that it runs.
+        connection: The Airflow connection of the warehouse.
+    """
+
+    def __init__(self, *, kind: str, nodes: Mapping[str, Sequence[str]], **options: Any) -> None:
+        super().__init__(**options)
+        self._kind = kind
+        self._nodes = nodes
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the number of hooks and each one's status and seconds."""
+        results = None
+        if self._kind == END:
+            results = _results_of(context, self._artifacts(context), self._nodes)
+        variables = context["params"].get("vars") or {}
+        with where_a_retry_helps():
+            result = run_hooks(self._kind, results, variables, self._environment())
+            return self._take(result, context)
+
+
+class FreshnessOperator(DbtTask):
+    """Have dbt look how old the newest row of a source is.
+
+    Args:
+        source: The source, and what dbt must select to look at just this one.
+        connection: The Airflow connection of the warehouse.
+    """
+
+    def __init__(self, *, source: Freshness, **options: Any) -> None:
+        super().__init__(**options)
+        self._source = source
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the source's status, and when its newest row was loaded.
+
+        A source that is older than it may be fails at the first try: dbt's tests do, too.
+        """
+        with where_a_retry_helps():
+            content = source_freshness(self._source.select, self._environment())
+            self._artifacts(context).keep_content(self.task_id, content)
+            (found,) = read_freshness(content)
+            self.log.info("%s", found)
+            context["ti"].xcom_push("return_value", asdict(found))
+            found.raise_if_stale()
+        return asdict(found)
+
+
+class RunResultsOperator(DbtTask):
+    """Leave one run_results.json of all that the DAG run did with dbt, and the manifest with it.
+
+    Args:
+        nodes: Task id to the ids of the nodes that it runs; none for hooks.
+        freshness: The ids of the tasks that looked at sources.
+        connection: The Airflow connection of the warehouse.
+    """
+
+    def __init__(
+        self, *, nodes: Mapping[str, Sequence[str]], freshness: Sequence[str], **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._nodes = nodes
+        self._freshness = freshness
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return where both are, and how many nodes there are of each status."""
+        artifacts = self._artifacts(context)
+        with where_a_retry_helps():
+            results = _results_of(context, artifacts, self._nodes)
+            manifest = artifacts.write(MANIFEST, read_manifest(self._environment()))
+            if sources := artifacts.kept(self._freshness):
+                artifacts.write(SOURCES, json.dumps(merged_freshness(sources.values())).encode())
+            place = artifacts.write(RUN_RESULTS, json.dumps(results, indent=1).encode())
+            artifacts.prune(settings().artifacts_keep_runs)
+        counts = Counter(str(entry["status"]) for entry in results["results"])
+        told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+        self.log.info("%s: %s", place, told)
+        return {"run_results": place, "manifest": manifest, "nodes": dict(sorted(counts.items()))}
+
+
+def _told(node: NodeResult, places: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "status": node.status,
+        "rows": node.rows,
+        "seconds": node.seconds,
+        "query_id": node.query_id,
+        "failures": node.failures,
+        "message": node.message,
+        "compiled": places.get(node.id, ""),
+    }
+
+
+def _at(node: NodeResult, places: Mapping[str, str]) -> str:
+    return f", SQL in {places[node.id]}" if node.id in places else ""
+
+
+def _with_children(task: BaseOperator, only: str) -> set[str]:
+    """The names of a node and of all that wait for it in the DAG of a task."""
+    tasks = [t for t in task.dag.tasks if isinstance(t, DbtOperator)]
+    found: set[str] = set()
+    for first in tasks:
+        names = [part.node for part in first.parts]
+        if only in names:
+            below = first.get_flat_relative_ids(upstream=False)
+            found.update(names[names.index(only) :])
+            found.update(part.node for t in tasks if t.task_id in below for part in t.parts)
+    return found
+
+
+def _results_of(
+    context: Context, artifacts: Artifacts, nodes: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """What this DAG run's tasks did so far.
+
+    Raises:
+        AirflowSkipException: None of them ran.
+    """
+    run_id = context["run_id"]
+    states = context["ti"].get_task_states(dag_id=context["dag"].dag_id, run_ids=[run_id])[run_id]
+    ended = [task for task in nodes if states.get(task) in ("success", "failed")]
+    kept = artifacts.kept(ended)
+    if not kept:
+        raise AirflowSkipException("no dbt task has run")
+    left = {task for task in ended if task not in kept}  # not asked for
+    expected = (key for task, keys in nodes.items() if task not in left for key in keys)
+    return merged(kept.values(), expected)
