@@ -63,9 +63,9 @@ class Machine:
             start_new_session=True,
         )
 
-    def script(self, module, *line):
+    def script(self, module, *line, environment="airflow"):
         """A script of this machine's, run to its end."""
-        python = str(settings().program("airflow", "python"))
+        python = str(settings().program(environment, "python"))
         return subprocess.run(
             [python, "-m", module, *line],
             env=self.environment,
