@@ -9,7 +9,7 @@ PRODUCTION := airflow dbt singer tap-postgres target-snowflake
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: chaos help install demo up down status picture test check new-source source-schema edges edges-diff corpus bench-demo bench-graph bench-el lock clean
+.PHONY: chaos help install demo up down status picture test check new-source source-schema edges edges-diff corpus bench-demo bench-graph bench-el bench-dbt lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -87,8 +87,13 @@ bench-el: ## Measure extract and load beside Meltano and dlt: SIZES="1000 100000
 	@scripts/install.sh singer tap-postgres target-snowflake local bench-meltano bench-dlt
 	@$(VENVS)/local/bin/python -m scripts.bench.extract_load --runs $(or $(RUNS),3) $(if $(SIZES),--sizes $(SIZES))
 
+bench-dbt: ## Measure dbt in Airflow beside Cosmos and others: SIZES="20 100", RUNS=3, WAYS="floor warm"
+	@scripts/install.sh airflow dbt local bench-cosmos
+	@$(VENVS)/bench-cosmos/bin/python -m scripts.bench.dbt_runs --runs $(or $(RUNS),3) \
+		$(if $(SIZES),--sizes $(SIZES)) $(if $(WAYS),--ways $(WAYS)) $(ARGS)
+
 lock: ## Write requirements/*.txt anew from requirements/*.in
-	@scripts/lock.sh $(LOCKED) bench bench-meltano bench-dlt
+	@scripts/lock.sh $(LOCKED) bench bench-cosmos bench-meltano bench-dlt
 
 clean: down ## Remove the local databases, spools and logs
 	@rm -rf .local

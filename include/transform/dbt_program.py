@@ -7,6 +7,7 @@ It is dbt's own command line, but for hooks: models' commands run none, and ``on
 from __future__ import annotations
 
 import base64
+import multiprocessing
 import signal
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,13 @@ def make_results_safe() -> None:
     list(
         PyArrowRowIterator(None, EMPTY_STREAM, ArrowConverterContext(), False, False, False, False)
     )
+
+
+def make_locks_light() -> None:
+    """Have dbt's locks be those of forks: the others start a process of Python's to watch them."""
+    import dbt.mp_context
+
+    dbt.mp_context._MP_CONTEXT = multiprocessing.get_context("fork")
 
 
 def invoke(arguments: Sequence[str], manifest: Any = None) -> int:
@@ -80,6 +88,7 @@ def main() -> None:
     end_with_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     make_results_safe()
+    make_locks_light()
     sys.exit(invoke(sys.argv[1:]))
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import json
 import logging
 import multiprocessing
-import multiprocessing.util
 import os
 import select
 import signal
@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ from include.errors import LocalError
 from include.process import end_with_parent
 from include.settings import ROOT
 from include.transform.dbt_command import project_options
-from include.transform.dbt_program import FAILED, invoke, make_results_safe
+from include.transform.dbt_program import FAILED, invoke, make_locks_light, make_results_safe
 from include.transform.warm_dbt import SERVER, NoWarmDbt, locked
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
         and says what is wrong.
     """
     make_results_safe()
+    make_locks_light()
     import dbt.adapters.snowflake
     import dbt.task.run
     import dbt.task.seed
@@ -100,7 +101,29 @@ def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
             parts = reader.recv()
     parser.kill()  # it has nothing left to do, or has hung
     parser.join()
-    return parts and _ready(Manifest(**parts))
+    if not parts:
+        return None
+    manifest = _ready(Manifest(**parts))
+    _rehearse(project, manifest)
+    return manifest
+
+
+def _rehearse(project: Path, manifest: Any) -> None:
+    """Run a command that needs no connection: what dbt then remembers, each fork has.
+
+    Most of what is left of a command's start are schemas and serializers that dbt makes of its
+    classes when they are first used, and a search for plugins among all modules.
+    """
+    from dbt.cli.main import dbtRunner
+    from dbt.plugins.manager import PluginManager
+
+    plugins = PluginManager.get_prefixed_modules()
+    PluginManager.get_prefixed_modules = lambda: plugins
+    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as scratch:
+        line = ["--quiet", "ls", *project_options(project), "--target-path", scratch]
+        line += ["--log-path", scratch, "--log-level-file", "none"]
+        with redirect_stdout(io.StringIO()):
+            dbtRunner(manifest=manifest).invoke(line)
 
 
 def _ready(manifest: Any) -> Any:
@@ -228,7 +251,6 @@ def _run_and_exit(
     finally:
         done.set()
         sys.stdout.flush()
-        multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]  # its semaphores
         for stream in (1, 2):
             os.close(stream)
         if not interrupted.is_set():
@@ -343,7 +365,6 @@ class Server:
 
     def _start_over(self, why: str, waiting: socket.socket | None = None) -> None:
         log.info("%s: starting over", why)
-        multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
         kept = {
             "--listener": self._listener.fileno(),
             "--lifeline": self._lifeline,

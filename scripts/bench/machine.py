@@ -1,0 +1,105 @@
+"""What a piece of work costs the machine: CPU seconds of all of it, memory of some processes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Self
+
+import psutil
+
+SAMPLE_SECONDS = 0.5
+
+
+def cpu_seconds() -> float:
+    """CPU seconds that this machine has spent since it started, on anything.
+
+    Idle time and waiting for disks are left out; a guest's time is in user time already.
+    """
+    spent = psutil.cpu_times()._asdict()
+    unspent = ("idle", "iowait", "guest", "guest_nice")
+    return float(sum(seconds for name, seconds in spent.items() if name not in unspent))
+
+
+def family(pids: Sequence[int]) -> list[psutil.Process]:
+    """Processes and all below them, each once."""
+    found: dict[int, psutil.Process] = {}
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            top = psutil.Process(pid)
+            found |= {process.pid: process for process in (top, *top.children(recursive=True))}
+    return list(found.values())
+
+
+@dataclass
+class Memory:
+    """The most memory that some processes had together.
+
+    Attributes:
+        tops: Their ids, asked for at each look; who is below them is meant too.
+        apart: Of these, one that only stands for who is below it; 0 for none.
+        pss: In MB; what several share is divided among them.
+        uss: In MB; what no other process shares.
+        top_uss: In MB; the first of the processes alone.
+        hidden: How often a process could not be looked at: Airflow hides the memory of its tasks
+            from all users but root.
+    """
+
+    tops: Callable[[], Sequence[int]]
+    apart: int = 0
+    pss: float = 0.0
+    uss: float = 0.0
+    top_uss: float = 0.0
+    hidden: int = 0
+
+    def look(self) -> None:
+        """Take one sample."""
+        tops = list(self.tops())
+        pss = uss = 0.0
+        for process in family(tops):
+            if process.pid == self.apart:
+                continue
+            try:
+                held = process.memory_full_info()
+            except psutil.AccessDenied:
+                self.hidden += 1
+            except psutil.NoSuchProcess:
+                continue
+            else:
+                pss += held.pss / 1e6
+                uss += held.uss / 1e6
+                if process.pid == tops[0]:
+                    self.top_uss = max(self.top_uss, held.uss / 1e6)
+        self.pss, self.uss = max(self.pss, pss), max(self.uss, uss)
+
+
+@dataclass
+class Watch:
+    """Counts what the block in it costs.
+
+    Attributes:
+        memories: Sampled each half second.
+        cpu: CPU seconds of the whole machine, once the block has ended.
+    """
+
+    memories: Sequence[Memory]
+    cpu: float = 0.0
+    _done: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        self.cpu = -cpu_seconds()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cpu += cpu_seconds()
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._done.wait(SAMPLE_SECONDS):
+            for memory in self.memories:
+                memory.look()
