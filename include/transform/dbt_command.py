@@ -6,7 +6,6 @@ import collections
 import json
 import logging
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from include.errors import DbtProjectError
 from include.process import child
 from include.settings import settings
 from include.transform.results import DbtResult, kind_of
+from include.transform.scratch import scratch
 from include.transform.warm_dbt import NoWarmDbt, WarmDbt
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,8 @@ def run_dbt(command: DbtCommand, environment: Mapping[str, str]) -> DbtResult:
         DbtProjectError: The project does not parse, or nothing was selected.
         DbtRunError: The warehouse could not be reached, or dbt died.
     """
-    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
-        found = _results(command.verb, str(command), command.arguments(), Path(folder), environment)
+    with scratch(settings().runtime) as folder:
+        found = _results(command.verb, str(command), command.arguments(), folder, environment)
     if not found.nodes:
         raise DbtProjectError(f"{command}: selects nothing; run make edges")
     return found
@@ -115,14 +115,14 @@ def run_hooks(
     Raises:
         SluiceError: As :func:`run_dbt` raises.
     """
-    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
+    with scratch(settings().runtime) as folder:
         line = [kind]
         if results is not None:
-            file = Path(folder) / "all_results.json"
+            file = folder / "all_results.json"
             file.write_text(json.dumps(results))
             line.append(str(file))
         line += DbtCommand("run", (), variables=variables).variable_options()
-        return _results(kind, f"dbt's {kind} hooks", line, Path(folder), environment)
+        return _results(kind, f"dbt's {kind} hooks", line, folder, environment)
 
 
 def read_manifest(environment: Mapping[str, str]) -> bytes:
@@ -131,11 +131,11 @@ def read_manifest(environment: Mapping[str, str]) -> bytes:
     Raises:
         DbtProjectError: It does not parse.
     """
-    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
-        status, said = _run(_placed(["parse"], Path(folder)), environment, log.debug)
+    with scratch(settings().runtime) as folder:
+        status, said = _run(_placed(["parse"], folder), environment, log.debug)
         if status:
             raise DbtProjectError(f"dbt parse: {_reason(said)}")
-        return (Path(folder) / "target" / "manifest.json").read_bytes()
+        return (folder / "target" / "manifest.json").read_bytes()
 
 
 def source_freshness(select: str, environment: Mapping[str, str]) -> Mapping[str, Any]:
@@ -172,8 +172,8 @@ def failing_rows(
     """
     line = ["show", "--inline", f"{{% raw %}}{compiled}{{% endraw %}}", "--output", "json"]
     line += ["--limit", str(SHOWN_ROWS), "--log-format", "json"]
-    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
-        _, said = _run(_placed(line, Path(folder)), environment, log.debug)
+    with scratch(settings().runtime) as folder:
+        _, said = _run(_placed(line, folder), environment, log.debug)
     shown = next((text for text in said if '"ShowNode"' in text), "")
     rows = json.loads(json.loads(shown)["data"]["preview"]) if shown else []
     return [{key: _shown(key, value, hidden) for key, value in row.items()} for row in rows]

@@ -131,7 +131,7 @@ class WarmDbt:
 
     def _connect(self) -> Socket:
         try:
-            _require_private(self.socket.parent)
+            require_private(self.socket.parent)
             if connection := self._connected():
                 return connection
             with locked(self.socket.parent):
@@ -182,7 +182,12 @@ class WarmDbt:
             )
 
 
-def _require_private(folder: Path) -> None:
+def require_private(folder: Path) -> None:
+    """Make a folder where there is none, and see that it is this user's alone.
+
+    Raises:
+        NoWarmDbt: It is not.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = folder.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:

@@ -20,7 +20,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from include.process import end_with_parent
 from include.settings import ROOT
 from include.transform.dbt_command import project_options
 from include.transform.dbt_program import FAILED, invoke, make_locks_light, make_results_safe
+from include.transform.scratch import scratch
 from include.transform.warm_dbt import SERVER, NoWarmDbt, locked
 
 log = logging.getLogger(__name__)
@@ -68,11 +68,12 @@ def _read_by_dbt(project: Path) -> Fingerprint:
     return fingerprint(project, Path(__file__).parent)
 
 
-def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
+def warm_up(project: Path, runtime: Path, not_for_parser: Sequence[socket.socket]) -> Any:
     """Import dbt and parse the project.
 
     Args:
         project: The folder of ``dbt_project.yml``.
+        runtime: The folder of the socket.
         not_for_parser: What the parsing process must not keep open.
 
     Returns:
@@ -92,7 +93,7 @@ def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
     # dbt's parser leaves threads running, which a forked child would wait for in vain.
     fork = multiprocessing.get_context("fork")
     reader, writer = fork.Pipe(duplex=False)
-    parser = fork.Process(target=_parse, args=(project, writer, [reader, *not_for_parser]))
+    parser = fork.Process(target=_parse, args=(project, runtime, writer, [reader, *not_for_parser]))
     parser.start()
     writer.close()
     parts = None
@@ -104,11 +105,11 @@ def warm_up(project: Path, not_for_parser: Sequence[socket.socket]) -> Any:
     if not parts:
         return None
     manifest = _ready(Manifest(**parts))
-    _rehearse(project, manifest)
+    _rehearse(project, runtime, manifest)
     return manifest
 
 
-def _rehearse(project: Path, manifest: Any) -> None:
+def _rehearse(project: Path, runtime: Path, manifest: Any) -> None:
     """Run a command that needs no connection: what dbt then remembers, each fork has.
 
     Most of what is left of a command's start are schemas and serializers that dbt makes of its
@@ -119,9 +120,9 @@ def _rehearse(project: Path, manifest: Any) -> None:
 
     plugins = PluginManager.get_prefixed_modules()
     PluginManager.get_prefixed_modules = lambda: plugins
-    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as scratch:
-        line = ["--quiet", "ls", *project_options(project), "--target-path", scratch]
-        line += ["--log-path", scratch, "--log-level-file", "none"]
+    with scratch(runtime) as folder:
+        line = ["--quiet", "ls", *project_options(project), "--target-path", str(folder)]
+        line += ["--log-path", str(folder), "--log-level-file", "none"]
         with redirect_stdout(io.StringIO()):
             dbtRunner(manifest=manifest).invoke(line)
 
@@ -140,14 +141,14 @@ def _ready(manifest: Any) -> Any:
     return manifest
 
 
-def _parse(project: Path, writer: Any, not_ours: Sequence[Any]) -> None:
+def _parse(project: Path, runtime: Path, writer: Any, not_ours: Sequence[Any]) -> None:
     end_with_parent()
     for inherited in not_ours:
         inherited.close()
     from dbt.cli.main import dbtRunner
 
-    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as scratch:
-        options = [*project_options(project), "--target-path", scratch]
+    with scratch(runtime) as folder:
+        options = [*project_options(project), "--target-path", str(folder)]
         options += ["--log-level-file", "none", "--no-partial-parse"]
         outcome = dbtRunner().invoke(["--quiet", "parse", *options])
     if not outcome.success:
@@ -286,7 +287,7 @@ class Server:
         self._idle = idle
         self._project = project
         self._print = _read_by_dbt(self._project)
-        self._manifest = warm_up(self._project, [listener])
+        self._manifest = warm_up(self._project, path.parent, [listener])
         self._asked: dict[str, str] = {}
 
     def serve(self, waiting: socket.socket | None = None) -> None:
