@@ -150,8 +150,8 @@ def source_freshness(select: str, environment: Mapping[str, str]) -> Mapping[str
         DbtRunError: The warehouse could not be reached, or dbt died.
     """
     line = ["source", "freshness", "--select", select]
-    with tempfile.TemporaryDirectory(prefix="sluice-dbt-") as folder:
-        found = _written("sources.json", " ".join(line), line, Path(folder), environment)
+    with scratch(settings().runtime) as folder:
+        found = _written("sources.json", " ".join(line), line, folder, environment)
     if not found["results"]:
         raise DbtProjectError(f"{select}: selects no source with a freshness; run make edges")
     return found

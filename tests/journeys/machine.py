@@ -129,9 +129,15 @@ class OnCall:
     def unpause(self, dag):
         self.call("PATCH", f"dags/{dag}", json={"is_paused": False})
 
-    def trigger(self, dag):
+    def trigger(self, dag, **params):
         """The id of a new run."""
-        return self.call("POST", f"dags/{dag}/dagRuns", json={"logical_date": None})["dag_run_id"]
+        body = {"logical_date": None, "conf": params}
+        return self.call("POST", f"dags/{dag}/dagRuns", json=body)["dag_run_id"]
+
+    def fail(self, dag, run_id, task):
+        """Mark a task as failed."""
+        path = f"dags/{dag}/dagRuns/{run_id}/taskInstances/{task}"
+        self.call("PATCH", path, json={"new_state": "failed"})
 
     def tasks(self, dag, run_id):
         """The task instances of a run."""
