@@ -37,6 +37,7 @@ def runtime(tmp_path_factory, monkeypatch):
     shutil.rmtree(folder)
     wait_until(lambda: not serving(folder), seconds=60)
     assert "Traceback" not in log, log
+    assert "where a fork would copy" not in log, log
 
 
 @pytest.fixture
@@ -208,10 +209,12 @@ def test_a_command_that_runs_goes_on_while_the_project_changes(
         assert warm_dbt.run(listing, print) == 0
         with asking(warm_dbt, seed) as asker:
             wait_until(lambda: commands(runtime))
-            (command,) = commands(runtime)
+            (command,), (server,) = commands(runtime), servers(runtime)
             (project.dbt_project / "models/newest.sql").write_text("select 1 as one")
             assert warm_dbt.run(listing, print) == 0
             assert (command.is_running(), asker.poll()) == (True, None)
+            assert [process.pid for process in servers(runtime)] == [server.pid]
+            assert "open where a fork" not in log_of(runtime)
         wait_until(lambda: not commands(runtime), seconds=45)
 
 

@@ -168,14 +168,14 @@ class WarmDbt:
             listener.bind(str(self.socket))
             listener.listen(128)
             listener.set_inheritable(True)
-            anew = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            more = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             os.posix_spawn(
                 self.command[0],
                 [*self.command, "--listener", str(listener.fileno())],
                 self.environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, self.log, anew, 0o600),
+                    (os.POSIX_SPAWN_OPEN, 1, self.log, more, 0o600),
                     (os.POSIX_SPAWN_DUP2, 1, 2),
                 ],
                 setsid=True,

@@ -301,7 +301,7 @@ class Server:
         """
         gc.collect()
         gc.freeze()
-        self._require_forkable()
+        self._require_forkable(*([waiting.fileno()] if waiting else []))
         connection = waiting or self._next()
         while connection:
             with connection:
