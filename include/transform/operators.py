@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.definitions.context import Context
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException
 
 from include.connections import SnowflakeConnection
 from include.retries import where_a_retry_helps
@@ -176,7 +176,7 @@ def _after(earlier: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> Seque
 
 
 class HooksOperator(DbtTask):
-    """Run the project's hooks of one kind, once in a DAG run.
+    """Run the project's hooks of one kind, once in a DAG run; on-run-end fails where the run does.
 
     Args:
         kind: ``on-run-start`` or ``on-run-end``.
@@ -191,13 +191,20 @@ class HooksOperator(DbtTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the number of hooks and each one's status and seconds."""
-        results = None
+        results, states = None, {}
         if self._kind == END:
-            results = _results_of(context, self._artifacts(context), self._nodes)
+            states = _states(context, self._nodes)
+            results = _results(self._artifacts(context), states, self._nodes)
+            if results is None:
+                _raise_for_run(states)
+                return {"nodes": 0, "results": []}
         variables = context["params"].get("vars") or {}
         with where_a_retry_helps():
-            result = run_hooks(self._kind, results, variables, self._environment())
-            return self._take(result, context)
+            value = self._take(
+                run_hooks(self._kind, results, variables, self._environment()), context
+            )
+        _raise_for_run(states)
+        return value
 
 
 class FreshnessOperator(DbtTask):
@@ -230,6 +237,9 @@ class FreshnessOperator(DbtTask):
 class RunResultsOperator(DbtTask):
     """Leave one run_results.json of all that the DAG run did with dbt, and the manifest with it.
 
+    Fails where the run does, so that Airflow tells that it failed, and whoever clears the failed
+    tasks has the results written anew.
+
     Args:
         nodes: Task id to the ids of the nodes that it runs; none for hooks.
         freshness: The ids of the tasks that looked at sources.
@@ -245,9 +255,12 @@ class RunResultsOperator(DbtTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return where both are, and how many nodes there are of each status."""
-        artifacts = self._artifacts(context)
+        artifacts, states = self._artifacts(context), _states(context, self._nodes)
+        results = _results(artifacts, states, self._nodes)
+        if results is None:
+            _raise_for_run(states)
+            return {"nodes": {}}
         with where_a_retry_helps():
-            results = _results_of(context, artifacts, self._nodes)
             manifest = artifacts.write(MANIFEST, read_manifest(self._environment()))
             if sources := artifacts.kept(self._freshness):
                 artifacts.write(SOURCES, json.dumps(merged_freshness(sources.values())).encode())
@@ -256,6 +269,7 @@ class RunResultsOperator(DbtTask):
         counts = Counter(str(entry["status"]) for entry in results["results"])
         told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
         self.log.info("%s: %s", place, told)
+        _raise_for_run(states)
         return {"run_results": place, "manifest": manifest, "nodes": dict(sorted(counts.items()))}
 
 
@@ -289,20 +303,36 @@ def _with_children(task: BaseOperator, only: str) -> set[str]:
     return found
 
 
-def _results_of(
-    context: Context, artifacts: Artifacts, nodes: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    """What this DAG run's tasks did so far.
-
-    Raises:
-        AirflowSkipException: None of them ran.
-    """
+def _states(context: Context, nodes: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The state of each of these tasks in this DAG run; without those that it does not have."""
     run_id = context["run_id"]
-    states = context["ti"].get_task_states(dag_id=context["dag"].dag_id, run_ids=[run_id])[run_id]
-    ended = [task for task in nodes if states.get(task) in ("success", "failed")]
+    found = context["ti"].get_task_states(dag_id=context["dag"].dag_id, run_ids=[run_id])[run_id]
+    return {task: found[task] for task in nodes if task in found}
+
+
+def _results(
+    artifacts: Artifacts, states: Mapping[str, str], nodes: Mapping[str, Sequence[str]]
+) -> dict[str, Any] | None:
+    """What these tasks did so far; None where no command of dbt was run."""
+    ended = [task for task, state in states.items() if state in ("success", "failed")]
     kept = artifacts.kept(ended)
     if not kept:
-        raise AirflowSkipException("no dbt task has run")
+        return None
     left = {task for task in ended if task not in kept}  # not asked for
     expected = (key for task, keys in nodes.items() if task not in left for key in keys)
     return merged(kept.values(), expected)
+
+
+def _raise_for_run(states: Mapping[str, str]) -> None:
+    """Raise where a task failed, or was not started for that.
+
+    Raises:
+        AirflowFailException: It names them.
+    """
+    failed = [task for task, state in states.items() if state == "failed"]
+    waiting = sum(state == "upstream_failed" for state in states.values())
+    if failed or waiting:
+        told = f"failed: {', '.join(failed)}" if failed else "what precedes dbt failed"
+        raise AirflowFailException(
+            f"{told}; not started: {waiting}; this task fails with them: mend and clear those"
+        )

@@ -3,7 +3,7 @@
     freshness >> on-run-start >> dbt_run.<node> >> dbt_test.<node> >> … >> on-run-end >> run-results
 
 `on-run-start` and `on-run-end` are there where the project has such hooks. What ends the run is
-done whatever became of the nodes; it never hides a failure of theirs.
+done whatever became of the nodes, and fails where one of them failed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import BaseOperator, Param, TaskGroup
+from airflow.sdk import BaseOperator, Param, TaskGroup, TriggerRule
 
 from include.memory import no_collections
 from include.schedules.chains import chains
@@ -223,25 +222,24 @@ def _end(
     freshness: Sequence[str],
     connection: str,
 ) -> None:
-    """Make what ends the run.
-
-    They are teardowns, which run whatever became of the nodes, and which Airflow leaves out when it
-    asks whether a run failed. `run-ended` fails with them: an empty task, which costs no process.
-    """
+    """Make what ends the run, whatever became of the nodes."""
     ids = {task.task_id for task in tasks}
     nodes: dict[str, Sequence[str]] = {task.task_id: task.ids for task in tasks}
     nodes |= {RUN + START: ()}
-    shared: dict[str, Any] = {"connection": connection, "nodes": nodes, "depends_on_past": False}
+    shared: dict[str, Any] = {
+        "connection": connection,
+        "nodes": nodes,
+        "depends_on_past": False,
+        "trigger_rule": TriggerRule.ALL_DONE,
+    }
     ends: list[BaseOperator] = []
     if END in edges.hooks:
         ends.append(HooksOperator(task_id=prefix + END, kind=END, **shared))
         nodes[ends[0].task_id] = ()
     results = f"{prefix}run-results"
     ends.append(RunResultsOperator(task_id=results, freshness=freshness, **shared))
-    ended = EmptyOperator(task_id=f"{prefix}run-ended", depends_on_past=False)
     last: list[BaseOperator] = [task for task in tasks if not ids & task.downstream_task_ids]
     for end in ends:
         for task in last:
             before(task, end)
-        before(end.as_teardown(), ended)
         last = [end]

@@ -78,11 +78,9 @@ def test_hooks_and_freshness_stand_around_all_nodes(dag_of):
         ("dbt_test.a", "dbt_run.b"),
         ("dbt_run.b", "dbt_run.on-run-end"),
         ("dbt_run.on-run-end", "dbt_run.run-results"),
-        ("dbt_run.on-run-end", "dbt_run.run-ended"),
-        ("dbt_run.run-results", "dbt_run.run-ended"),
     }
-    teardowns = {task.task_id for task in dag.tasks if task.is_teardown}
-    assert teardowns == {"dbt_run.on-run-end", "dbt_run.run-results"}
+    always = {task.task_id for task in dag.tasks if task.trigger_rule.value == "all_done"}
+    assert always == {"dbt_run.on-run-end", "dbt_run.run-results"}
 
 
 def test_without_gating_the_run_ends_in_the_group_of_tests(dag_of):

@@ -11,7 +11,7 @@ import pytest
 from include.schedules.edge_file import DataTest, EdgeFile, ForeignParent, Node, sealed, to_bytes
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ENDS = (".run-results", ".run-ended")
+END = ".run-results"
 DAG_FILE = """
 from airflow.sdk import DAG
 from include.schedules.edge_file import read_edge_file
@@ -55,7 +55,7 @@ def dag_of(dag_bag, tmp_path):
 def edges_of(tasks):
     """Without what ends the run."""
     pairs = {(key, child) for key, task in tasks.items() for child in task.downstream_task_ids}
-    return {(key, child) for key, child in pairs if not child.endswith(ENDS)}
+    return {(key, child) for key, child in pairs if not child.endswith(END)}
 
 
 A, B = node("a", tests=["t"]), node("b")
@@ -74,7 +74,7 @@ def test_with_gating_children_wait_for_tests(dag_of):
 def test_groups_do_not_wait_for_each_other_though_tests_stand_between_runs(dag_of, gating, groups):
     tasks = dag_of([A, node("b", tests=["u"])], [("a", "b")], gating=gating)
     assert {task.task_group.group_id for task in tasks.values()} == groups
-    built = {key for key in tasks if not key.endswith(ENDS)}
+    built = {key for key in tasks if not key.endswith(END)}
     assert built == {"dbt_run.a", "dbt_run.b", "dbt_test.a", "dbt_test.b"}
 
 
@@ -106,7 +106,7 @@ def test_what_is_only_tested_has_a_test_task_alone_which_children_wait_for(dag_o
 
 def test_an_event_is_sent_by_the_last_task_of_a_node(dag_of):
     tasks = dag_of([A, B])
-    sent = {key: [a.name for a in t.outlets] for key, t in tasks.items() if not key.endswith(ENDS)}
+    sent = {key: [a.name for a in t.outlets] for key, t in tasks.items() if not key.endswith(END)}
     assert sent == {
         "dbt_run.a": [],
         "dbt_test.a": ["dbt/model.p.a"],

@@ -162,8 +162,10 @@ class OnCall:
         return json.dumps(found)
 
     def clear(self, dag, run_id, *tasks):
-        """Have tasks run again; all that failed where none is named."""
-        which = {"task_ids": tasks, "only_failed": False} if tasks else {"only_failed": True}
+        """Have tasks and what waits for them run again; all failed tasks where none is named."""
+        which = {"only_failed": not tasks}
+        if tasks:
+            which |= {"task_ids": tasks, "include_downstream": True}
         body = {"dry_run": False, "dag_run_id": run_id, "reset_dag_runs": True, **which}
         self.call("POST", f"dags/{dag}/clearTaskInstances", json=body)
 
