@@ -44,11 +44,12 @@ from include.schedules.dag_defaults import DAG_DEFAULTS
 from include.schedules.edge_file import read_edge_file
 from include.transform.tasks import run_and_test
 edges = read_edge_file(Path("{edges}"))
-{cut}
+{change}
 with {open}, **DAG_DEFAULTS):
     run_and_test(edges, "warehouse_snowflake")
 """
 CUT = "edges = replace(edges, nodes=tuple(n for n in edges.nodes if '{tag}' in n.tags), edges=())"
+PER = "edges = replace(edges, task_per='{task_per}')"
 # dbt hangs at times without it, see include/transform/dbt_program.py; nobody else has to import it.
 SAFE = """
 def safe(context):
@@ -125,14 +126,21 @@ def article(place: Place, dag: str, tag: str) -> str:
     return _shaped(place, dag, tag, BASH, make)
 
 
-def sluice(place: Place, dag: str, tag: str) -> str:
-    """The DAG of the template."""
-    return _sluice(place, dag, tag, "")
+def sluice(place: Place, dag: str, tag: str, *, task_per: str = "model") -> str:
+    """The DAG of the template.
+
+    Args:
+        place: The project.
+        dag: The DAG's id.
+        tag: Only the nodes of it; empty for all.
+        task_per: As in ``dbt/schedules.yml``.
+    """
+    return _sluice(place, dag, tag, "", task_per)
 
 
 def sluice_subprocess(place: Place, dag: str, tag: str) -> str:
     """The DAG of the template, where each task starts a dbt of its own."""
-    return _sluice(place, dag, tag, NO_WARM_DBT)
+    return _sluice(place, dag, tag, NO_WARM_DBT, "model")
 
 
 def cosmos(
@@ -199,6 +207,7 @@ def _shaped(
     return SHAPE.format(operator=operator, open=DAG.format(dag=dag), shape=file, make=make)
 
 
-def _sluice(place: Place, dag: str, tag: str, first: str) -> str:
-    cut = CUT.format(tag=tag) if tag else ""
-    return SLUICE.format(first=first, edges=place.edges, cut=cut, open=DAG.format(dag=dag))
+def _sluice(place: Place, dag: str, tag: str, first: str, task_per: str) -> str:
+    changes = [PER.format(task_per=task_per), *([CUT.format(tag=tag)] if tag else [])]
+    change, opened = "\n".join(changes), DAG.format(dag=dag)
+    return SLUICE.format(first=first, edges=place.edges, change=change, open=opened)

@@ -9,7 +9,7 @@ from functools import partial
 from scripts.bench import dag_files
 from scripts.bench.run_tables import FLOOR, OURS
 
-OURS_COLD = "cold"
+OURS_COLD, OURS_BUILD, OURS_CHAIN = "cold", "warm-build", "warm-chain"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Way:
     @property
     def is_warm(self) -> bool:
         """Whether our warm process runs its commands."""
-        return self.key in (OURS, OURS_COLD)
+        return self.key in (OURS, OURS_COLD, OURS_BUILD, OURS_CHAIN)
 
 
 WAYS = (
@@ -39,6 +39,15 @@ WAYS = (
     Way(FLOOR, "Airflow's floor: tasks that do nothing", "airflow", dag_files.floor),
     Way(OURS, "Sluice", "airflow", dag_files.sluice),
     Way(OURS_COLD, "Sluice, its process not yet warm", "airflow", dag_files.sluice),
+    *(
+        Way(
+            key,
+            f"Sluice, `task_per: {task_per}`",
+            "airflow",
+            partial(dag_files.sluice, task_per=task_per),
+        )
+        for key, task_per in ((OURS_BUILD, "build"), (OURS_CHAIN, "chain"))
+    ),
     Way("subprocess", "Sluice, a dbt for each task", "airflow", dag_files.sluice_subprocess),
     Way("article", "the original article's BashOperators", "airflow", dag_files.article),
     *(
