@@ -152,9 +152,10 @@ class FileStore:
 
     def set(self, key: str, value: Any) -> None:
         known = json.loads(self.file.read_text()) if self.file.exists() else {}
-        part = self.file.with_suffix(".part")
-        part.write_text(json.dumps(known | {key: value}))
-        part.replace(self.file)
+        # Two may set at once: each writes a file of its own.
+        with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False) as part:
+            part.write(json.dumps(known | {key: value}))
+        Path(part.name).replace(self.file)
 
 
 def generate_edges(project: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
