@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -116,6 +119,22 @@ def test_a_command_that_runs_is_no_idleness(environment, tmp_path, runtime):
             time.sleep(3)
             assert servers(runtime)
         wait_until(lambda: not serving(runtime), seconds=45)
+
+
+def test_it_holds_nothing_that_the_process_that_started_it_has_open(warm_dbt, tmp_path, runtime):
+    reader, writer = os.pipe()
+    ours, theirs = socket.socketpair()
+    for inherited in (writer, theirs.fileno()):
+        os.set_inheritable(inherited, True)
+    assert warm_dbt.run([*PARSE, *options(tmp_path)], print) == 0
+    assert servers(runtime)
+    os.close(writer)
+    theirs.close()
+    for end in (reader, ours.fileno()):
+        assert select.select([end], [], [], 0)[0], "somebody else has the other end open"
+        assert os.read(end, 1) == b""
+    os.close(reader)
+    ours.close()
 
 
 def test_killed_it_is_started_anew_by_the_next_command(warm_dbt, tmp_path, runtime):

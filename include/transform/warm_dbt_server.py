@@ -425,6 +425,19 @@ def _threads() -> int:
     return len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
 
 
+def _close_all_but(*kept: int | None) -> None:
+    """Close what was open in the process that started this one.
+
+    What a task has open may be inheritable: its supervisor's sockets would stay open when it dies,
+    and sockets that are not ours forbid a fork.
+    """
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  (its entries are no paths to anything)
+        number = int(name)
+        if number > 2 and number not in kept:
+            with suppress(OSError):  # the one that lists the folder
+                os.close(number)
+
+
 def main() -> int:
     """Serve until SIGTERM or the idle end, then take the socket away."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -435,6 +448,7 @@ def main() -> int:
     for kept in ("--waiting", "--lifeline", "--held"):
         parser.add_argument(kept, type=int)
     given = parser.parse_args()
+    _close_all_but(given.listener, given.waiting, given.lifeline, given.held)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.chdir(ROOT)
