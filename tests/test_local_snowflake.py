@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -16,8 +17,10 @@ import psutil
 import pytest
 from conftest import running_snowflake, wait_until
 
+from include.errors import DbtRunError
 from include.process import child
 from include.settings import ROOT, child_environment, settings
+from include.transform.dbt_command import DbtCommand, run_dbt
 
 INTEGER = {"type": ["null", "integer"]}
 TEXT = {"type": ["null", "string"]}
@@ -25,6 +28,8 @@ ENDLESS = (
     "select count(*) as n from range(1000000) a, range(1000000) b where hash(a.range, b.range) = 1"
 )
 CANCELED = r"000604 \(57014\): .*SQL execution canceled"
+TIMED_OUT = r"000630 \(57014\): .*timeout of 1 second\(s\) and was canceled"
+TIMEOUT = "statement_timeout_in_seconds"
 DECIMAL = {**TEXT, "format": "x-singer.decimal", "precision": 38, "scale": 10}
 
 
@@ -324,6 +329,59 @@ def test_an_interrupted_client_cancels_its_statement(local_snowflake, session):
     with pytest.raises(KeyboardInterrupt):
         session.cursor().execute(ENDLESS)
     wait_until(lambda: not is_busy(local_snowflake), 5)
+
+
+@contextmanager
+def session_with(server, **parameters):
+    import snowflake.connector
+
+    arguments = server.connection.connect_args() | {"session_parameters": parameters}
+    with closing(snowflake.connector.connect(**arguments)) as session:
+        yield session
+
+
+def times_out(session, statement=ENDLESS):
+    """See that a session's time-out ends a statement, and what this tells."""
+    import snowflake.connector.errors as errors
+
+    with pytest.raises(errors.ProgrammingError, match=TIMED_OUT) as failure:
+        session.cursor().execute(statement)
+    return failure.value
+
+
+def test_a_session_has_a_time_out_from_its_login_on(local_snowflake):
+    with session_with(local_snowflake, STATEMENT_TIMEOUT_IN_SECONDS=1) as session:
+        error = times_out(session)
+        assert (error.errno, error.sqlstate) == (630, "57014")
+        assert not is_busy(local_snowflake)
+        assert session.cursor().execute("select 1").fetchall() == [(1,)]
+
+
+def test_a_session_sets_its_time_out_and_takes_it_back(local_snowflake, session):
+    import snowflake.connector.errors as errors
+
+    cursor = session.cursor()
+    for taken_back in (f"set {TIMEOUT} = 0", f"unset {TIMEOUT}"):
+        cursor.execute(f"alter session set {TIMEOUT} = 1")
+        times_out(session, f"create or replace table public.endless as {ENDLESS}")
+        cursor.execute(f"alter session {taken_back}")
+        with pytest.raises(errors.ProgrammingError, match="cancelled by the client"):
+            cursor.execute(ENDLESS, timeout=3)
+
+
+def test_a_model_that_times_out_is_an_error_of_the_warehouse(environment, tmp_path, monkeypatch):
+    hook = f"pre_hook='alter session set {TIMEOUT} = 1'"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "late.sql").write_text(
+        f"{{{{ config(materialized='table', {hook}) }}}} {ENDLESS}"
+    )
+    (tmp_path / "dbt_project.yml").write_text("{name: late, profile: sluice}")
+    shutil.copy(ROOT / "dbt" / "profiles.yml", tmp_path)
+    monkeypatch.setenv("SLUICE_DBT_PROJECT", str(tmp_path))
+    monkeypatch.setenv("SLUICE_WARM_DBT", "off")
+    result = run_dbt(DbtCommand("run", ("late",)), environment)
+    with pytest.raises(DbtRunError, match=f"model.late.late: error: Database Error.*{TIMED_OUT}"):
+        result.raise_for_nodes()
 
 
 def test_an_interrupted_dbt_run_cancels_its_query(local_snowflake, environment, tmp_path):

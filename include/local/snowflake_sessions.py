@@ -1,4 +1,4 @@
-"""What runs in each session of the local Snowflake, and how a client cancels it.
+"""What runs in each session of the local Snowflake, and how a client or a time-out cancels it.
 
 fakesnow 0.12 tells no session ids and answers success to an abort that it ignores.
 """
@@ -12,7 +12,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 import duckdb
@@ -22,7 +23,31 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 AGAIN_SECONDS = 0.05
+TIMEOUT = "STATEMENT_TIMEOUT_IN_SECONDS"
 REQUEST: ContextVar[str] = ContextVar("REQUEST", default="")
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What a client is told of a statement that did not come to its end.
+
+    Attributes:
+        errno: Snowflake's number of the error.
+        message: Snowflake's words.
+    """
+
+    errno: int = 604
+    message: str = "SQL execution canceled"
+
+    @classmethod
+    def after(cls, seconds: int) -> Self:
+        """By the session's own time-out.
+
+        >>> Cancelled.after(1800).message
+        'Statement reached its statement or warehouse timeout of 1,800 second(s) and was canceled.'
+        """
+        told = f"Statement reached its statement or warehouse timeout of {seconds:,} second(s)"
+        return cls(630, f"{told} and was canceled.")
 
 
 class Statement:
@@ -35,15 +60,20 @@ class Statement:
 
     def __init__(self, duck_conn: Any, request: str) -> None:
         self.request = request
+        self.cancelled: Cancelled | None = None
         self._duck_conn = duck_conn
-        self._cancelled = False
         self._ended = threading.Event()
         self._lock = threading.Lock()
 
-    def cancel(self) -> None:
+    def cancel(self, why: Cancelled) -> None:
         """Have it interrupted; who asks is answered before it ends, as clients expect."""
-        self._cancelled = True
+        self.cancelled = self.cancelled or why
         threading.Thread(target=self._interrupt, daemon=True).start()
+
+    def cancel_after(self, seconds: int) -> None:
+        """Have it interrupted if it has not ended by then."""
+        if not self._ended.wait(seconds):
+            self.cancel(Cancelled.after(seconds))
 
     def _interrupt(self) -> None:
         # More than once: DuckDB forgets an interrupt that comes between two parts of a statement.
@@ -63,7 +93,7 @@ class Statement:
         Raises:
             duckdb.InterruptException: As DuckDB's own where it is interrupted.
         """
-        if self._cancelled:
+        if self.cancelled:
             raise duckdb.InterruptException("cancelled")
 
     @contextmanager
@@ -82,9 +112,13 @@ class Session:
 
     Args:
         duck_conn: Its DuckDB connection.
+
+    Attributes:
+        timeout: Seconds that a statement may take; 0 for as long as it likes.
     """
 
     def __init__(self, duck_conn: Any) -> None:
+        self.timeout = 0
         self.id = secrets.randbits(53)  # one from before a restart must not name another session
         self._duck_conn = duck_conn
         self._statements: set[Statement] = set()
@@ -95,6 +129,10 @@ class Session:
         """A statement that can be cancelled until the block ends."""
         statement = Statement(self._duck_conn, REQUEST.get())
         self._statements.add(statement)
+        if self.timeout:
+            watch = threading.Thread(target=statement.cancel_after, args=[self.timeout])
+            watch.daemon = True
+            watch.start()
         try:
             yield statement
         finally:
@@ -109,10 +147,17 @@ class Session:
         """
         for statement in list(self._statements):
             if request in (None, statement.request):
-                statement.cancel()
+                statement.cancel(Cancelled())
 
 
 SESSIONS: WeakValueDictionary[int, Session] = WeakValueDictionary()
+
+
+async def _content(request: Request) -> Any:
+    body = await request.body()
+    if request.headers.get("Content-Encoding") == "gzip":
+        body = gzip.decompress(body)
+    return json.loads(body)
 
 
 async def _log_in(request: Request) -> JSONResponse:
@@ -120,6 +165,8 @@ async def _log_in(request: Request) -> JSONResponse:
     content = json.loads(reply.body)
     connection = fakesnow_server.sessions[content["data"]["token"]]
     content["data"]["sessionId"] = connection.session.id
+    parameters = (await _content(request))["data"]["SESSION_PARAMETERS"]
+    connection.session.timeout = int(parameters.get(TIMEOUT, 0))
     return JSONResponse(content)
 
 
@@ -130,11 +177,8 @@ async def _query(request: Request) -> JSONResponse:
 
 
 async def _abort(request: Request) -> JSONResponse:
-    body = await request.body()
-    if request.headers.get("Content-Encoding") == "gzip":
-        body = gzip.decompress(body)
     if connection := fakesnow_server.sessions.get(fakesnow_server.to_token(request)):
-        connection.session.cancel(json.loads(body)["requestId"])
+        connection.session.cancel((await _content(request))["requestId"])
     return JSONResponse({"success": True})
 
 

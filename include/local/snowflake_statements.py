@@ -25,7 +25,7 @@ from fakesnow.transforms import stage
 from fakesnow.transforms.file_format import lookup_file_format
 from sqlglot import exp, parse_one
 
-from include.local.snowflake_sessions import SESSIONS, Statement
+from include.local.snowflake_sessions import SESSIONS, TIMEOUT, Cancelled, Statement
 
 HOME = "_FS.USER.HOME"  # the stage that stands for every user's '@~'
 STAGED = "_fs_staged"
@@ -116,8 +116,9 @@ class Cursor(FakeSnowflakeCursor):
                     raise self._as_sql_error(error) from error
                 time.sleep(random.random() * 0.02 * (attempt + 1))  # noqa: S311
             except duckdb.InterruptException:
+                why = (self._running and self._running.cancelled) or Cancelled()
                 raise snowflake_errors.ProgrammingError(
-                    msg="SQL execution canceled", errno=604, sqlstate="57014"
+                    msg=why.message, errno=why.errno, sqlstate="57014"
                 ) from None
             except Exception as error:
                 raise self._as_sql_error(error) from error
@@ -141,6 +142,9 @@ class Cursor(FakeSnowflakeCursor):
         _uuids_as_text(expression)
         if done := _cancel_all(expression):
             return [done]
+        if (timeout := _session_timeout(expression)) is not None:
+            self._conn.session.timeout = timeout
+            return [_executed()]
         if replaced := self._statement(expression):
             return replaced
         return super()._transform_explode(expression)
@@ -149,8 +153,7 @@ class Cursor(FakeSnowflakeCursor):
         """What to run in place of a statement, or None where fakesnow can run it (as mended)."""
         text = _text(expression)
         if isinstance(expression, exp.Grant | exp.Revoke) or IGNORED.match(text):
-            done = exp.Literal.string("Statement executed successfully.")
-            return [exp.select(exp.alias_(done, "status"))]
+            return [_executed()]
         if _is_show_grants(expression, text):
             empty = exp.Literal.string("")
             names = (exp.alias_(empty.copy(), name, quoted=True) for name in GRANT_COLUMNS)
@@ -287,6 +290,22 @@ def _cancel_all(expression: Any) -> Any:
     if session := SESSIONS.get(int(call.expressions[0].name)):
         session.cancel()
     return exp.select(exp.alias_(exp.Literal.string("done"), CANCEL_ALL.upper(), quoted=True))
+
+
+def _executed() -> Any:
+    done = exp.Literal.string("Statement executed successfully.")
+    return exp.select(exp.alias_(done, "status"))
+
+
+def _session_timeout(expression: Any) -> int | None:
+    """For ALTER SESSION SET or UNSET of the time-out alone, its seconds; else None."""
+    change = expression.find(exp.AlterSession) if isinstance(expression, exp.Alter) else None
+    if change is None:
+        return None
+    items = change.expressions
+    if [item.find(exp.Identifier).name.upper() for item in items] != [TIMEOUT]:
+        return None
+    return 0 if change.args["unset"] else int(items[0].this.expression.name)
 
 
 def _is_show_grants(expression: Any, text: str) -> bool:
