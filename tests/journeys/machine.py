@@ -20,7 +20,9 @@ from include.local.ports import free_port
 from include.settings import ROOT, child_environment, settings
 
 COMMAND_SECONDS = 400
+MAKE_SECONDS = 300
 RUN_SECONDS = 300
+PAGE = 100  # the most that Airflow's API gives at once
 
 
 def copy_of_the_repository(folder, *without):
@@ -75,8 +77,20 @@ class Machine:
             timeout=60,
         )
 
+    def make(self, target):
+        """`make TARGET`, which has to do well."""
+        done = subprocess.run(
+            ["make", "--no-print-directory", target],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=MAKE_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def run(self, command):
-        """(exit status, output) of a make command."""
+        """(exit status, output) of a command that starts or ends what is local."""
         log = self.folder.parent / f"{command}.log"
         with log.open("wb") as output:
             process = self.start(command, output)
@@ -142,7 +156,11 @@ class OnCall:
     def tasks(self, dag, run_id):
         """The task instances of a run."""
         path = f"dags/{dag}/dagRuns/{run_id}/taskInstances"
-        return self.call("GET", path, params={"limit": 100})["task_instances"]
+        found, known = [], 1
+        while len(found) < known:
+            page = self.call("GET", path, params={"limit": PAGE, "offset": len(found)})
+            found, known = found + page["task_instances"], page["total_entries"]
+        return found
 
     def states(self, dag, run_id):
         """Task id to state."""
@@ -169,9 +187,9 @@ class OnCall:
         body = {"dry_run": False, "dag_run_id": run_id, "reset_dag_runs": True, **which}
         self.call("POST", f"dags/{dag}/clearTaskInstances", json=body)
 
-    def wait(self, dag, run_id):
+    def wait(self, dag, run_id, seconds=RUN_SECONDS):
         """The run's end state and its tasks."""
-        deadline = time.monotonic() + RUN_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             state = self.call("GET", f"dags/{dag}/dagRuns/{run_id}")["state"]
             if state in ("success", "failed"):
@@ -179,9 +197,9 @@ class OnCall:
             assert time.monotonic() < deadline, self.states(dag, run_id)
             time.sleep(1)
 
-    def wait_for_success(self, dag, run_id):
+    def wait_for_success(self, dag, run_id, seconds=RUN_SECONDS):
         """The tasks of a run that has to succeed; else the ends of its failed tasks' logs."""
-        state, tasks = self.wait(dag, run_id)
+        state, tasks = self.wait(dag, run_id, seconds)
         ends = [
             f"{task['task_id']}: {self.log(dag, run_id, task['task_id'], attempt)[-3000:]}"
             for task in tasks

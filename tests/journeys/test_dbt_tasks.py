@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
-import tempfile
 from contextlib import closing, suppress
-from pathlib import Path
 
 import psutil
 import pytest
-import snowflake.connector
-from conftest import PASSWORD, wait_until
-from machine import Machine, OnCall, copy_of_the_repository
-
-from include.connections import SnowflakeConnection
+from conftest import wait_until
+from dbt_machine import DbtMachine, line_of
+from machine import OnCall
 
 pytestmark = pytest.mark.timeout(900)
 
-DAG_FILE = '''"""{name}, without extract and load."""
-
-from __future__ import annotations
-
-from airflow.sdk import DAG
-
-from include.schedules.dag_defaults import DAG_DEFAULTS
-from include.schedules.edge_file import read_edge_file
-from include.settings import ROOT
-from include.transform.tasks import run_and_test, run_params
-
-edges = read_edge_file(ROOT / "dags/edges/{name}_schedule.pickle")
-
-with DAG("{name}", schedule=None, doc_md=__doc__, params=run_params(edges), **DAG_DEFAULTS):
-    run_and_test(edges, "warehouse_snowflake")
-'''
 PROJECT = """
 name: small
 profile: sluice
@@ -67,100 +44,26 @@ MODELS = {
 }
 DAGS = ("day", "tuned", "slow", "timed")
 NO_MAIL = "select * from {{ ref('emails') }} where email is not null"
-PREFIXES = ("sluice-", "dbt-")  # of what is ours among temporary files
 
 
-class Project(Machine):
-    """A copy of this repository with a small dbt project, impatient retries, and its own /tmp."""
+class Project(DbtMachine):
+    """A few models that fail, ask for variables, or take long."""
 
-    def __init__(self, folder, temporary):
-        super().__init__(folder, folder / "project")
-        self.temporary = temporary
-        self.environment["TMPDIR"] = str(temporary)
-        copy_of_the_repository(self.root, "dags", "docs", "tests")
-        dbt = self.root / "dbt"
-        for name in ("models", "seeds", "snapshots", "tests", "macros"):
-            shutil.rmtree(dbt / name)
-        self.write("dbt/dbt_project.yml", PROJECT)
+    def __init__(self, folder):
+        super().__init__(folder, PROJECT, DAGS)
         for name, (schedule, sql) in MODELS.items():
-            tags = f"{{{{ config(tags=['{schedule}_schedule']) }}}}"
-            self.write(f"dbt/models/{name}.sql", f"{tags}\n{sql}\n")
+            self.model(name, schedule, sql)
         self.write("dbt/tests/no_mail.sql", NO_MAIL)
-        listed = (f"{{name: {name}_schedule, definition: 'tag:{name}_schedule'}}" for name in DAGS)
-        self.write("dbt/selectors.yml", f"selectors: [{', '.join(listed)}]\n")
         self.write("dbt/schedules.yml", "timed_schedule: {tasks: {timeout: 15s}}\n")
-        for name in DAGS:
-            self.write(f"dags/{name}.py", DAG_FILE.format(name=name))
-        self.change("include/schedules/dag_defaults.py", "minutes=1)", "seconds=2)")
         table = "table: public.customers\n"
         self.change("include/sources/shop.yml", table, f"{table}    masks: {{email: redact}}\n")
-
-    def write(self, name, text):
-        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / name).write_text(text)
-
-    def change(self, name, old, new):
-        text = (self.root / name).read_text()
-        assert text.count(old) == 1
-        (self.root / name).write_text(text.replace(old, new))
-
-    def rows(self, statement):
-        warehouse = SnowflakeConnection.local(self.ports["SNOWFLAKE"], PASSWORD)
-        with closing(snowflake.connector.connect(**warehouse.connect_args())) as session:
-            return session.cursor().execute(statement).fetchall()
-
-    def is_busy(self):
-        """Whether the warehouse works on something."""
-        register = json.loads((self.folder / "services.json").read_text())
-        (pid,) = (entry["pid"] for entry in register["services"] if entry["name"] == "snowflake")
-        return psutil.Process(pid).cpu_percent(0.5) > 10
-
-    def warm(self):
-        """The warm dbt processes, and the commands that they have forked."""
-        return [p for p in self.processes() if "include.transform.warm_dbt_server" in line_of(p)]
-
-    def server(self):
-        """The warm dbt process."""
-        warm = self.warm()
-        (server,) = (p for p in warm if p.ppid() not in {other.pid for other in warm})
-        return server
-
-    def commands(self):
-        """The dbt commands that run."""
-        warm = self.warm()
-        return [p for p in warm if p.ppid() in {other.pid for other in warm}]
-
-    def processes(self):
-        """Also those that know only of this machine's temporary files."""
-        found = {process.pid: process for process in super().processes()}
-        for process in psutil.process_iter():
-            if str(self.temporary) in line_of(process):
-                found[process.pid] = process
-        return list(found.values())
-
-    def scratch(self):
-        """What dbt commands have among temporary files, wherever it is."""
-        return sorted(self.temporary.rglob("sluice-dbt-*"))
-
-
-def line_of(process):
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    temporary = Path(tempfile.mkdtemp(prefix="sluice-journey-"))  # short, for sockets' paths
-    made = Project(tmp_path_factory.mktemp("dbt_tasks"), temporary)
-    command = ["make", "--no-print-directory", "edges"]
-    done = subprocess.run(
-        command, cwd=made.root, env=made.environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    yield made
-    made.run("down")
-    shutil.rmtree(temporary)
+    with closing(Project(tmp_path_factory.mktemp("dbt_tasks"))) as made:
+        made.make("edges")
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +81,7 @@ def on_call(project):
 
 def results_of(project, dag, run_id):
     """Node name to status, from the only run_results.json of a run."""
-    folder = project.folder / "artifacts" / dag / re.sub(r"[^\w.+-]", "_", run_id)
-    (file,) = folder.glob("run_results.json")
-    assert (folder / "manifest.json").exists()
-    results = json.loads(file.read_text())["results"]
-    return {entry["unique_id"].split(".")[2]: entry["status"] for entry in results}
+    return dict(project.results(dag, run_id))
 
 
 @pytest.fixture(scope="module")
@@ -350,5 +249,4 @@ def test_after_down_nothing_is_left(project, on_call):
     status, output = project.run("down")
     assert status == 0, output
     wait_until(lambda: not project.processes())
-    left = [path for path in project.temporary.iterdir() if path.name.startswith(PREFIXES)]
-    assert left == []
+    assert project.left() == []

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from contextlib import closing
 
 import pytest
 import snowflake.connector
 from conftest import PASSWORD, wait_until
+from dbt_machine import DAG_FILE
 from machine import Machine, OnCall, copy_of_the_repository
 
 from include.connections import SnowflakeConnection
 
 pytestmark = pytest.mark.timeout(900)
 
-DAG_FILE = '''"""{name}, without extract and load."""
-
-from __future__ import annotations
-
-from airflow.sdk import DAG
-
-from include.schedules.dag_defaults import DAG_DEFAULTS
-from include.schedules.edge_file import read_edge_file
-from include.settings import ROOT
-from include.transform.tasks import run_and_test
-
-with DAG("{name}", schedule=None, doc_md=__doc__, **DAG_DEFAULTS):
-    run_and_test(read_edge_file(ROOT / "dags/edges/{name}_schedule.pickle"), "warehouse_snowflake")
-'''
 IMPATIENT = '''"""A gate that waits no longer than for one look."""
 
 from airflow.sdk import DAG
@@ -82,18 +68,6 @@ class Project(Machine):
         path = self.root / "dbt/models" / f"{name}.sql"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{{{{ config(tags=['{schedule}_schedule']) }}}}\n{sql}\n")
-
-    def make(self, target):
-        command = ["make", "--no-print-directory", target]
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

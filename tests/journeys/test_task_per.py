@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 import snowflake.connector
 from conftest import PASSWORD
+from dbt_machine import DAG_FILE
 from machine import Machine, OnCall, copy_of_the_repository
-from test_schedules import DAG_FILE
 
 from include.connections import SnowflakeConnection
 
