@@ -313,6 +313,20 @@ def test_a_server_that_is_killed_while_it_warms_is_started_again(warm_dbt, tmp_p
         assert asked.result() == 0
 
 
+def test_a_parser_that_is_killed_ends_its_server_and_who_waits_starts_another(
+    warm_dbt, tmp_path, runtime
+):
+    warm_dbt.start()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(warm_dbt.run, [*PARSE, *options(tmp_path)], print)
+        wait_until(lambda: commands(runtime))
+        (server,), (parser,) = servers(runtime), commands(runtime)
+        parser.kill()
+        assert waiting.result(120) == 0
+    assert server not in servers(runtime), "it would parse again for each command"
+    assert "the process that parses was killed; out of memory?" in log_of(runtime)
+
+
 class TestWithoutOne:
     def test_a_folder_that_others_can_read_is_refused(self, warm_dbt, runtime):
         runtime.chmod(0o755)

@@ -79,6 +79,9 @@ def warm_up(project: Path, runtime: Path, not_for_parser: Sequence[socket.socket
     Returns:
         dbt's Manifest, or None where the project does not parse: then each command parses it
         and says what is wrong.
+
+    Raises:
+        LocalError: The process that parses was killed.
     """
     make_results_safe()
     make_locks_light()
@@ -97,9 +100,14 @@ def warm_up(project: Path, runtime: Path, not_for_parser: Sequence[socket.socket
     parser.start()
     writer.close()
     parts = None
-    with reader, suppress(EOFError):
-        if reader.poll(PARSE_SECONDS):
-            parts = reader.recv()
+    with reader:
+        try:
+            if reader.poll(PARSE_SECONDS):
+                parts = reader.recv()
+        except (EOFError, OSError):  # it ended before it wrote, or while it did
+            parser.join()
+            if parser.exitcode == -signal.SIGKILL:
+                raise LocalError("the process that parses was killed; out of memory?") from None
     parser.kill()  # it has nothing left to do, or has hung
     parser.join()
     if not parts:
@@ -287,18 +295,22 @@ class Server:
         self._idle = idle
         self._project = project
         self._print = _read_by_dbt(self._project)
-        self._manifest = warm_up(self._project, path.parent, [listener])
+        self._manifest: Any = None
         self._asked: dict[str, str] = {}
 
     def serve(self, waiting: socket.socket | None = None) -> None:
-        """Fork a child for each request.
+        """Warm up, then fork a child for each request.
 
         Args:
             waiting: A connection that an earlier form of this process has accepted.
 
         Raises:
-            LocalError: A thread or a connection is there that a fork would copy.
+            LocalError: A thread or a connection is there that a fork would copy, or the process
+                that parses was killed.
         """
+        began = time.monotonic()
+        self._manifest = warm_up(self._project, self._path.parent, [self._listener])
+        log.info("warm after %.1f s", time.monotonic() - began)
         gc.collect()
         gc.freeze()
         self._require_forkable(*([waiting.fileno()] if waiting else []))
@@ -456,10 +468,8 @@ def main() -> int:
     listener = socket.socket(fileno=given.listener)
     waiting = None if given.waiting is None else socket.socket(fileno=given.waiting)
     lifeline = os.pipe() if given.held is None else (given.lifeline, given.held)
+    server = Server(listener, given.socket, given.project, lifeline, given.idle)
     try:
-        began = time.monotonic()
-        server = Server(listener, given.socket, given.project, lifeline, given.idle)
-        log.info("warm after %.1f s", time.monotonic() - began)
         server.serve(waiting)
     except LocalError as error:
         log.error("%s", error)
