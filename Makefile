@@ -6,6 +6,7 @@ LOCKED := airflow dbt singer tap-postgres target-snowflake local test test-airfl
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
+CHAOS_ONLY := tests/journeys/test_dbt_tasks.py tests/journeys/test_dbt_stress.py
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
@@ -35,13 +36,14 @@ picture: ## Take docs/pictures/ anew from Airflow's UI, beside make up
 
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
-	@$(VENVS)/test/bin/python -m pytest tests/journeys tests --ignore=tests/dags --ignore=tests/journeys/test_dbt_tasks.py -n 2 --dist loadfile --no-loadscope-reorder
+	@$(VENVS)/test/bin/python -m pytest tests/journeys tests $(addprefix --ignore=,tests/dags $(CHAOS_ONLY)) -n 2 --dist loadfile --no-loadscope-reorder
 	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
 
-chaos: ## Kill every part, POINTS=56 moments of extract and load; HISTORIES=90 of a table; SEED=1
+chaos: ## Kill every part: POINTS=56 of a load, HISTORIES=90 of a table, KILLS=20 of dbt on MODELS=250; SEED=1
 	@scripts/install.sh $(LOCKED)
 	@SLUICE_CHAOS_POINTS=$(or $(POINTS),56) SLUICE_HISTORIES=$(or $(HISTORIES),90) SLUICE_CHAOS_SEED=$(or $(SEED),1) \
-		$(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py tests/journeys/test_any_history.py tests/journeys/test_dbt_tasks.py
+		SLUICE_STRESS_MODELS=$(or $(MODELS),250) SLUICE_STRESS_KILLS=$(or $(KILLS),20) \
+		$(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py tests/journeys/test_any_history.py $(CHAOS_ONLY)
 
 check: ## Lint, types, stale generated files
 	@scripts/install.sh dbt lint test-airflow
