@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENVS := $(or $(SLUICE_VENVS),$(CURDIR)/.venvs)
-LOCKED := airflow dbt singer tap-postgres target-snowflake local test test-airflow lint browser
+LOCKED := airflow dbt dbt-1.9 singer tap-postgres target-snowflake local test test-airflow lint browser
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake

@@ -21,13 +21,17 @@ PR_SET_PDEATHSIG = 1
 
 @contextmanager
 def child(
-    command: Sequence[str | Path], environment: Mapping[str, str] | None = None, **options: Any
+    command: Sequence[str | Path],
+    environment: Mapping[str, str] | None = None,
+    ended_by: signal.Signals = signal.SIGTERM,
+    **options: Any,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program; at the end of the block it is ended if it still runs, and its pipes close.
 
     Args:
         command: The program and its arguments.
         environment: Variables to add to :func:`include.settings.child_environment`.
+        ended_by: What asks it to end; 30 seconds later it is killed.
         options: For ``subprocess.Popen``.
 
     Raises:
@@ -47,7 +51,7 @@ def child(
             yield process
         finally:
             if process.poll() is None:
-                process.terminate()
+                process.send_signal(ended_by)
                 try:
                     process.wait(STOP_SECONDS)
                 except subprocess.TimeoutExpired:
@@ -88,7 +92,7 @@ def output_of(
     return said.decode()
 
 
-def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies; for a fresh child, on Linux."""
+def end_with_parent(ended_by: signal.Signals = signal.SIGTERM) -> None:
+    """Ask the kernel for a signal when the parent dies; for a fresh child, on Linux."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ended_by)

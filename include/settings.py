@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Settings:
         postgres_port: TCP port of the local Postgres on 127.0.0.1.
         snowflake_port: TCP port of the local Snowflake on 127.0.0.1.
         airflow_port: TCP port of Airflow's API server on 127.0.0.1.
+        dbt_command: A dbt executable of any version, and words before dbt's own; empty takes ours.
         warm_dbt: Whether dbt commands run in a warm process; else each starts its own dbt.
         warm_dbt_idle: Seconds without a command after which that process ends.
         runtime: The folder of its socket, for this user alone.
@@ -62,6 +64,7 @@ class Settings:
     postgres_port: int
     snowflake_port: int
     airflow_port: int
+    dbt_command: tuple[str, ...]
     warm_dbt: bool
     warm_dbt_idle: float
     runtime: Path
@@ -108,6 +111,13 @@ def _switch(environ: Mapping[str, str], key: str, default: str) -> bool:
     return value == "on"
 
 
+def _words(environ: Mapping[str, str], key: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(environ.get(key, "")))
+    except ValueError as error:
+        raise ConfigError(f"{key}={environ[key]!r}: expected words of a shell ({error})") from None
+
+
 def settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process.
 
@@ -119,6 +129,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
     """
     env = os.environ if environ is None else environ
     local = Path(env.get("SLUICE_LOCAL") or ROOT / ".local")
+    dbt_command = _words(env, "DBT_COMMAND")
     return Settings(
         root=ROOT,
         dbt_project=Path(env.get("SLUICE_DBT_PROJECT") or ROOT / "dbt"),
@@ -133,7 +144,8 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         postgres_port=int(_number(env, "SLUICE_POSTGRES_PORT", "55432")),
         snowflake_port=int(_number(env, "SLUICE_SNOWFLAKE_PORT", "58085")),
         airflow_port=int(_number(env, "SLUICE_AIRFLOW_PORT", "8080")),
-        warm_dbt=_switch(env, "SLUICE_WARM_DBT", "on"),
+        dbt_command=dbt_command,
+        warm_dbt=_switch(env, "SLUICE_WARM_DBT", "on") and not dbt_command,
         warm_dbt_idle=_number(env, "SLUICE_WARM_DBT_IDLE", "900"),
         runtime=Path(env.get("SLUICE_RUNTIME") or f"{tempfile.gettempdir()}/sluice-{os.getuid()}"),
         shop_scale=_number(env, "SHOP_SCALE", "1"),

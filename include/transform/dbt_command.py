@@ -5,18 +5,21 @@ from __future__ import annotations
 import collections
 import json
 import logging
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from include.errors import DbtProjectError
+from include.errors import DbtProjectError, DbtRunError
 from include.process import child
 from include.settings import settings
+from include.transform.plain_dbt import PlainCommand, completed, require_program
 from include.transform.results import DbtResult, kind_of
 from include.transform.scratch import scratch
-from include.transform.warm_dbt import NoWarmDbt, WarmDbt
+from include.transform.warm_dbt import DIED, NoWarmDbt, WarmDbt
 
 log = logging.getLogger(__name__)
 BROKEN = 2  # dbt's own exit status for what is not a failed node
@@ -132,7 +135,7 @@ def read_manifest(environment: Mapping[str, str]) -> bytes:
         DbtProjectError: It does not parse.
     """
     with scratch(settings().runtime) as folder:
-        status, said = _run(_placed(["parse"], folder), environment, log.debug)
+        status, said = _run(["parse"], folder, environment, log.debug)
         if status:
             raise DbtProjectError(f"dbt parse: {_reason(said)}")
         return (folder / "target" / "manifest.json").read_bytes()
@@ -173,7 +176,7 @@ def failing_rows(
     line = ["show", "--inline", f"{{% raw %}}{compiled}{{% endraw %}}", "--output", "json"]
     line += ["--limit", str(SHOWN_ROWS), "--log-format", "json"]
     with scratch(settings().runtime) as folder:
-        _, said = _run(_placed(line, folder), environment, log.debug)
+        _, said = _run(line, folder, environment, log.debug)
     shown = next((text for text in said if '"ShowNode"' in text), "")
     rows = json.loads(json.loads(shown)["data"]["preview"]) if shown else []
     return [{key: _shown(key, value, hidden) for key, value in row.items()} for row in rows]
@@ -187,35 +190,39 @@ def _shown(column: str, value: Any, hidden: frozenset[str]) -> Any:
     )
 
 
-def _placed(line: Sequence[str], scratch: Path) -> list[str]:
+def _placed(line: Sequence[str], project: Path, folder: Path) -> list[str]:
     """A command line with where things are: the project, and a folder of this command's own."""
-    where = ["--target-path", str(scratch / "target"), "--log-path", str(scratch / "logs")]
+    here = ["--project-dir", str(project), "--profiles-dir", str(settings().dbt_project)]
+    where = ["--target-path", str(folder / "target"), "--log-path", str(folder / "logs")]
     quiet = ["--log-level-file", "none", "--cache-selected-only", "--no-use-colors"]
-    return [*line, *project_options(settings().dbt_project), *where, *quiet]
+    return [*line, *here, *where, *quiet]
 
 
 def _results(
-    verb: str, name: str, line: Sequence[str], scratch: Path, environment: Mapping[str, str]
+    kind: str, name: str, line: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> DbtResult:
-    return DbtResult(verb, _written("run_results.json", name, line, scratch, environment))
+    content = _written("run_results.json", name, line, folder, environment)
+    if settings().dbt_command:
+        content = completed(content, kind, folder / "target" / "manifest.json")
+    return DbtResult(kind, content)
 
 
 def _written(
-    file: str, name: str, line: Sequence[str], scratch: Path, environment: Mapping[str, str]
+    file: str, name: str, line: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> dict[str, Any]:
     """What a command leaves in a file of its target folder."""
-    status, said = _run(_placed(line, scratch), environment, log.info)
-    results = scratch / "target" / file
-    if status == BROKEN or not results.exists():
+    status, said = _run(line, folder, environment, log.info)
+    path = folder / "target" / file
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if status == BROKEN or not content or (status and not content["results"]):
         reason = _reason(said)
         kind = kind_of(reason) if "Database Error" in reason else DbtProjectError
         raise kind(f"{name}: {reason}")
-    content: dict[str, Any] = json.loads(results.read_text())
     return content
 
 
 def _run(
-    line: Sequence[str], environment: Mapping[str, str], tell: Any
+    line: Sequence[str], folder: Path, environment: Mapping[str, str], tell: Any
 ) -> tuple[int, Sequence[str]]:
     said: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
 
@@ -223,20 +230,48 @@ def _run(
         said.append(text)
         tell("%s", text)
 
-    if settings().warm_dbt:
+    here = settings()
+    if here.dbt_command:
+        require_program(here.dbt_command)
+        plain = PlainCommand.of(line, here.dbt_project, folder)
+        program = [sys.executable, "-m", "include.transform.plain_dbt", *here.dbt_command]
+        program += _placed(plain.arguments, plain.project, folder)
+        whole = {**environment, **plain.environment}
+        return _child(program, whole, say, ended_by=signal.SIGINT), said
+    placed = _placed(line, here.dbt_project, folder)
+    if here.warm_dbt:
         try:
-            return WarmDbt.of(environment, settings()).run(line, say), said
+            return WarmDbt.of(environment, here).run(placed, say), said
         except NoWarmDbt as reason:
             log.warning("no warm dbt, starting one of its own: %s", reason)
-    program = [str(settings().program("dbt", "python")), "-m", "include.transform.dbt_program"]
-    streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-    with child([*program, *line], environment, stdout=subprocess.PIPE, **streams) as process:
+    python = str(here.program("dbt", "python"))
+    return _child([python, "-m", "include.transform.dbt_program", *placed], environment, say), said
+
+
+def _child(
+    program: Sequence[str],
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    **options: Any,
+) -> int:
+    """Run a program of dbt's; returns its exit status, one of dbt's own.
+
+    Raises:
+        DbtRunError: It was killed.
+    """
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    with child(program, environment, stdout=subprocess.PIPE, **streams, **options) as process:
         for raw in process.stdout or ():
             say(raw.decode(errors="replace").rstrip())
-        return process.wait(), said
+        if (status := process.wait()) not in (0, 1, BROKEN):
+            raise DbtRunError(f"{DIED} (exit status {status})")
+        return status
 
 
 def _reason(said: Sequence[str]) -> str:
     lines = [line.strip() for line in said if line.strip()]
-    start = next((n for n, line in enumerate(lines) if "Error" in line), max(0, len(lines) - 3))
+    # A connector's warnings may tell of errors, too: of those in Python, on the way to this one.
+    marks = ("Database Error", "Error")
+    found = (n for mark in marks for n, line in enumerate(lines) if mark in line)
+    start = next(found, max(0, len(lines) - 3))
     return " ".join(lines[start : start + 6]) or "it said nothing"

@@ -30,6 +30,7 @@ from include.settings import Settings, child_environment
 
 WARM_SECONDS = 300
 LOCK_SECONDS = 20
+DIED = "the dbt process died before it ended; was it killed, out of memory?"
 SERVER = "include.transform.warm_dbt_server"
 
 
@@ -226,5 +227,5 @@ def _status(answers: BinaryIO) -> int:
     with suppress(ConnectionError):
         last = answers.readline()
     if not last:
-        raise DbtRunError("the dbt process died before it ended; was it killed, out of memory?")
+        raise DbtRunError(DIED)
     return int(json.loads(last)["status"])
