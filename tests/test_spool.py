@@ -47,6 +47,23 @@ def test_the_same_records_make_the_same_bytes(spool, tmp_path):
     assert sealed(spool).rows.segments == sealed(other).rows.segments
 
 
+def test_the_content_of_a_part_is_that_of_the_source(tmp_path):
+    def content(run, *rows):
+        spool = Spool(str(tmp_path), "shop", "orders", run)
+        spool.start_anew()
+        writer = PartWriter(spool, "rows")
+        for moment, row in enumerate(rows):
+            extracted_at = f"{run} {moment}" if moment else None
+            record = {**row, "_sdc_extracted_at": extracted_at, "_sdc_batched_at": run}
+            writer.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        return writer.end(SCHEMA, ("id",)).content
+
+    one, two = {"id": 1, "text": 'a "quoted", word}'}, {"id": 2, "text": None}
+    assert content("monday", one, two) == content("tuesday", one, two)
+    assert content("monday", one, two) != content("tuesday", two, one)
+    assert content("monday", one) != content("tuesday", one, two)
+
+
 def test_without_a_seal_nothing_is_loaded(spool):
     spool.start_anew()
     three_records(spool)
@@ -65,7 +82,7 @@ def test_a_changed_file_is_not_loaded(spool, tmp_path, change):
 def test_what_another_version_sealed_is_extracted_again(spool):
     sealed(spool)
     file = Path(f"{spool.path}/{SEAL}")
-    file.write_text(file.read_text().replace('"format": 3', '"format": 1'))
+    file.write_text(file.read_text().replace('"format": 4', '"format": 1'))
     with pytest.raises(LoadError, match="another version of Sluice; extract again"):
         spool.read_seal()
 

@@ -67,7 +67,9 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``rows`` and ``deleted`` (of this load), ``total`` (in the table), ``bytes``, ``seconds``,
-        and ``bookmark``, ``columns`` and ``batched_at``, which the caller may store now.
+        and ``bookmark``, ``columns`` and ``batched_at``, which the caller may store now;
+        ``content``: a hash of what was loaded, empty where that was nothing, None where the load
+        did more than put rows there.
 
     Raises:
         LoadError: There is no whole seal, or what arrived is not what was sealed.
@@ -100,7 +102,18 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
         "bookmark": dict(seal.state) if seal.replication != "full_table" else None,
         "columns": types_of(seal.rows.schema),
         "batched_at": seal.batched_at,
+        "content": content_of(seal) if not (deleted or seal.change) else None,
     }
+
+
+def content_of(seal: Seal) -> str:
+    """A hash of the rows of a spool; empty where there are none to be added.
+
+    An incremental stream reads its last rows again each time: twice the same has no news.
+    """
+    if not seal.is_whole and not seal.rows.rows:
+        return ""
+    return f"{'whole' if seal.is_whole else 'part'} {seal.rows.content}"
 
 
 def _deliver(

@@ -165,7 +165,7 @@ class Source:
     @property
     def assets(self) -> str:
         """What the names of its raw tables' assets begin with; a stream's name follows."""
-        return f"raw/{self.name}/"
+        return assets_of(self.name)
 
     def stream(self, name: str) -> Stream:
         """The stream of a name.
@@ -178,6 +178,11 @@ class Source:
                 return stream
         near = nearest(name, [s.name for s in self.streams])
         raise SourceFileError(f"{self.name}.yml: streams: {name!r} is not one of its streams{near}")
+
+
+def assets_of(source: str) -> str:
+    """What the names of the assets of a source's raw tables begin with."""
+    return f"raw/{source}/"
 
 
 class _SourceFile(ConfigFile):

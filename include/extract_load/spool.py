@@ -30,7 +30,7 @@ from fsspec.implementations.local import LocalFileSystem
 from include.errors import ExtractError, LoadError, OutsideError
 from include.extract_load.disk import disk_errors, temporary_folder
 
-FORMAT = 3
+FORMAT = 4
 SEAL = "seal.json"
 DELIVERED, MOMENT = "delivered-", "%Y%m%dT%H%M%S.%fZ"
 NEW, KEYS, GONE = "__new", "__keys", "__gone"
@@ -38,6 +38,8 @@ MEGABYTE = 1024 * 1024
 BLOCK_BYTES = 64 * 1024  # what is compressed at a time
 GZIP = 31  # zlib's word for a gzip file; its header has no time in it
 GZIP_LEVEL = 1
+# What extract adds at the end of each row: the moment of this run, no news of the source.
+MARKS = re.compile(rb',"_sdc_extracted_at":[^,]*,"_sdc_batched_at":[^}]*')
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,13 @@ class Part:
         schema: The Singer schema of the records.
         key: The columns that identify a record.
         segments: The files, in the order in which they were written.
+        content: SHA-256 of all records, in hex, but for what extract adds to each.
     """
 
     schema: Mapping[str, Any]
     key: tuple[str, ...]
     segments: tuple[Segment, ...]
+    content: str
 
     @property
     def rows(self) -> int:
@@ -135,7 +139,7 @@ class Seal:
 
 def _part(values: Mapping[str, Any]) -> Part:
     segments = tuple(Segment(**s) for s in values["segments"])
-    return Part(values["schema"], tuple(values["key"]), segments)
+    return Part(values["schema"], tuple(values["key"]), segments, values["content"])
 
 
 @dataclass(frozen=True)
@@ -330,6 +334,7 @@ class PartWriter:
         self._file: _Hashed | None = None
         self._gzip = zlib.compressobj(GZIP_LEVEL, wbits=GZIP)
         self._block = bytearray()
+        self._content = hashlib.sha256()
         self._rows = 0
         self._size = 0
 
@@ -342,10 +347,16 @@ class PartWriter:
         self._rows += 1
         self._size += len(line)
         if len(self._block) >= BLOCK_BYTES:
-            self._file.write(self._gzip.compress(self._block))
-            self._block.clear()
+            self._file.write(self._compressed())
         if self._size >= self._full:
             self._end_segment()
+
+    def _compressed(self) -> bytes:
+        """What was gathered since the last time."""
+        self._content.update(MARKS.sub(b"", self._block))
+        compressed = self._gzip.compress(self._block)
+        self._block.clear()
+        return compressed
 
     def _next(self) -> str:
         return f"{self._name}-{len(self._segments):04}.jsonl.gz"
@@ -353,8 +364,7 @@ class PartWriter:
     def _end_segment(self) -> None:
         if self._file is None:
             return
-        self._file.write(self._gzip.compress(self._block) + self._gzip.flush())
-        self._block.clear()
+        self._file.write(self._compressed() + self._gzip.flush())
         sha256 = self._file.close()
         self._segments.append(Segment(self._next(), self._rows, self._file.bytes, sha256))
         self._file, self._rows, self._size = None, 0, 0
@@ -362,7 +372,7 @@ class PartWriter:
     def end(self, schema: Mapping[str, Any], key: tuple[str, ...]) -> Part:
         """Close the last segment and return the part."""
         self._end_segment()
-        return Part(schema, key, tuple(self._segments))
+        return Part(schema, key, tuple(self._segments), self._content.hexdigest())
 
 
 def hash_of(path: Path) -> str:

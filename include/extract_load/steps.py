@@ -16,6 +16,7 @@ from include.program import run_program
 from include.settings import settings
 
 BOOKMARK, COLUMNS, LOADED_AT = "bookmark", "columns", "batched_at"
+NEWS, CONTENT = "news", "content"
 
 
 class Store(Protocol):
@@ -83,12 +84,18 @@ class Steps:
         """Deliver the run's spool, then move the bookmark.
 
         Returns:
-            What the ledger says: ``rows``, ``deleted``, ``total``, ``bytes``, ``seconds``.
+            What the ledger says: ``rows``, ``deleted``, ``total``, ``bytes``, ``seconds``; and
+            ``news``: when the last load that changed the table was extracted, None for unknown.
 
         Raises:
             SluiceError: As :func:`include.extract_load.load.load`.
         """
         result = run_program("target-snowflake", "load", self.load_job(connection))
+        content = result.pop(CONTENT)
+        if content is None or content not in ("", self.store.get(CONTENT)):
+            self.store.set(NEWS, result[LOADED_AT])
+            self.store.set(CONTENT, content or "")
+        result[NEWS] = self.store.get(NEWS)
         for key in (COLUMNS, LOADED_AT, BOOKMARK):
             value = result.pop(key)
             if value is not None:

@@ -12,14 +12,19 @@ from airflow.sdk import Asset, BaseHook, BaseOperator, TaskGroup
 from airflow.sdk.definitions.context import Context
 
 from include.connections import PostgresConnection, SnowflakeConnection
-from include.extract_load.source import Source, Stream
-from include.extract_load.steps import Steps
+from include.extract_load.source import Source, Stream, assets_of
+from include.extract_load.steps import NEWS, Steps
 from include.retries import where_a_retry_helps
 
 
-def raw_table(source: Source, stream: Stream) -> Asset:
-    """The asset of a stream's raw table."""
-    name = f"{source.assets}{stream.name}"
+def raw_table(source: str, stream: str) -> Asset:
+    """The asset of a stream's raw table; its events tell the last load that had news.
+
+    Args:
+        source: The source file's name.
+        stream: The stream's name.
+    """
+    name = f"{assets_of(source)}{stream}"
     return Asset(name, uri=f"sluice://{name}")
 
 
@@ -30,9 +35,10 @@ class _StreamOperator(BaseOperator):
         super().__init__(**options)
         self._source = source
         self._stream = stream
+        self._asset = raw_table(source.name, stream.name)
 
     def _steps(self, context: Context) -> Steps:
-        store = context["asset_state_store"][raw_table(self._source, self._stream)]
+        store = context["asset_state_store"][self._asset]
         return Steps(self._source, self._stream, context["run_id"], store)
 
 
@@ -50,10 +56,12 @@ class LoadOperator(_StreamOperator):
     """Deliver one stream's sealed spool with the target; then move its bookmark."""
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Return what the ledger says: rows, deleted rows, bytes, seconds."""
+        """Return what the ledger says, and which load had the last news."""
         connection = BaseHook.get_connection(self._source.warehouse_connection)
         with where_a_retry_helps():
-            return self._steps(context).load(SnowflakeConnection.from_airflow(connection))
+            result = self._steps(context).load(SnowflakeConnection.from_airflow(connection))
+        context["outlet_events"][self._asset].extra = {NEWS: result[NEWS]}
+        return result
 
 
 def extract_and_load(source: Source, only: Sequence[str] = ()) -> TaskGroup:
@@ -70,13 +78,13 @@ def extract_and_load(source: Source, only: Sequence[str] = ()) -> TaskGroup:
     with TaskGroup("extract"):
         extracts = {
             s.name: ExtractOperator(
-                task_id=s.name, source=source, stream=s, inlets=[raw_table(source, s)]
+                task_id=s.name, source=source, stream=s, inlets=[raw_table(source.name, s.name)]
             )
             for s in streams
         }
     with TaskGroup("load") as load:
         for s in streams:
-            asset = raw_table(source, s)
+            asset = raw_table(source.name, s.name)
             extracts[s.name] >> LoadOperator(
                 task_id=s.name, source=source, stream=s, outlets=[asset]
             )

@@ -27,7 +27,9 @@ from include.transform.dbt_command import (
 )
 from include.transform.freshness import merged_freshness, read_freshness
 from include.transform.masked import masked_columns
+from include.transform.news import UNCHANGED, TestsOf, Watch, own_news
 from include.transform.results import BAD, DbtResult, NodeResult, merged
+from include.transform.unchanged import NEWS
 
 START, END = "on-run-start", "on-run-end"
 UPSTREAM = "sluice_upstream"
@@ -92,13 +94,22 @@ class DbtOperator(DbtTask):
     Args:
         verb: ``run``, ``seed``, ``snapshot``, ``test`` or ``build``.
         parts: A part for each node, in their order.
+        watch: For nodes that may be left as they are.
         connection: The Airflow connection of the warehouse.
     """
 
-    def __init__(self, *, verb: str, parts: Sequence[Part], **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        *,
+        verb: str,
+        parts: Sequence[Part],
+        watch: Watch | TestsOf | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options, inlets=watch.assets if watch else None)
         self.parts = tuple(parts)
         self._verb = verb
+        self._watch = watch
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -117,6 +128,10 @@ class DbtOperator(DbtTask):
                 return {"nodes": 0, "results": []}
         with where_a_retry_helps():
             environment = self._environment()
+            news, seen = self._watch.look(context, environment) if self._watch else ("", None)
+            if news:
+                self._tell_assets(context, {}, UNCHANGED, news)
+                return {"nodes": 0, "results": [], UNCHANGED: news}
             earlier = self._earlier(context, parts)
             command = DbtCommand(
                 verb=self._verb,
@@ -131,6 +146,8 @@ class DbtOperator(DbtTask):
                 content = merged([*earlier, result.content], [])
                 result = replace(result, content={**content, UPSTREAM: self._upstream(context)})
             value = self._take(result, context)
+        if self._watch:
+            self._watch.remember(context, seen)
         self._tell_assets(context, {part.node for part in parts})
         return value
 
@@ -161,10 +178,13 @@ class DbtOperator(DbtTask):
             for row in rows:
                 self.log.info("  %s", json.dumps(row, ensure_ascii=False, default=str))
 
-    def _tell_assets(self, context: Context, built: Collection[str]) -> None:
+    def _tell_assets(
+        self, context: Context, built: Collection[str], left: str = "not asked for", news: str = ""
+    ) -> None:
         for asset, part in zip(self.outlets, self.parts, strict=False):
-            state = "built" if part.node in built else "not asked for"
-            context["outlet_events"][asset].extra = {"state": state}
+            state = "built" if part.node in built else left
+            told = own_news(context) if part.node in built else news
+            context["outlet_events"][asset].extra = {"state": state, NEWS: told}
 
 
 def _after(earlier: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> Sequence[Part]:

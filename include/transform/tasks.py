@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseOperator, Param, TaskGroup, TriggerRule
+from airflow.sdk import Asset, BaseOperator, Param, TaskGroup, TriggerRule
 
+from include.extract_load.tasks import raw_table
 from include.memory import no_collections
 from include.schedules.chains import chains
 from include.schedules.edge_file import BUILT, EdgeFile, Node
 from include.schedules.gate import before, built_node, gates
+from include.transform.news import TestsOf, Watch
 from include.transform.operators import (
     END,
     START,
@@ -88,14 +90,14 @@ def run_and_test(edges: EdgeFile, connection: str) -> list[BaseOperator]:
     if edges.task_per == "model":
         with run_group:
             built = [n for n in edges.nodes if n.kind in BUILT]
-            runs = {node.id: _run(node, run_prefix, connection) for node in built}
+            runs = {node.id: _run(node, edges, run_prefix, connection) for node in built}
         alone = [node for node in edges.nodes if node.tests]
     else:
         with run_group:
             runs = _build(edges, connection)
         alone = [node for node in edges.nodes if node.tests and node.kind not in BUILT]
     with test_group:
-        tests = {node.id: _test(node, test_prefix, connection) for node in alone}
+        tests = {node.id: _test(node, test_prefix, connection, runs.get(node.id)) for node in alone}
     # What a child waits for: the last task of its parent that its schedule gates on.
     last = runs | tests if gating else runs
     first = tests | runs
@@ -123,22 +125,26 @@ def _before(parent: DbtOperator, child: DbtOperator) -> None:
         before(parent, child)
 
 
-def _run(node: Node, prefix: str, connection: str) -> DbtOperator:
+def _run(node: Node, edges: EdgeFile, prefix: str, connection: str) -> DbtOperator:
     return DbtOperator(
         task_id=prefix + node.name,
         verb=VERBS[node.kind],
         parts=[Part(node.name, (node.select,), (node.id,))],
+        watch=_watch([node], edges),
         connection=connection,
         outlets=[] if node.tests else [built_node(node.id)],
         **_options(node),
     )
 
 
-def _test(node: Node, prefix: str, connection: str) -> DbtOperator:
+def _test(node: Node, prefix: str, connection: str, run: DbtOperator | None) -> DbtOperator:
+    skips = node.skip_if_unchanged
+    watch = TestsOf(built_node(node.id), run.task_id) if run and skips else None
     return DbtOperator(
         task_id=prefix + node.name,
         verb="test",
         parts=[Part(node.name, *_tests(node))],
+        watch=watch,
         connection=connection,
         outlets=[built_node(node.id)] if node.kind in BUILT else [],
         **_options(node),
@@ -157,12 +163,36 @@ def _build(edges: EdgeFile, connection: str) -> dict[str, DbtOperator]:
             task_display_name=" → ".join(node.name for node in line),
             verb="build",
             parts=[_part(node) for node in line],
+            watch=_watch(line, edges),
             connection=connection,
             outlets=[built_node(node.id) for node in line],
             **_options(line[0]),
         )
         found |= dict.fromkeys((node.id for node in line), task)
     return found
+
+
+def _watch(line: Sequence[Node], edges: EdgeFile) -> Watch | None:
+    """What tells whether nodes that one task builds may be left as they are."""
+    if not line[0].skip_if_unchanged:
+        return None
+    own = {node.id for node in line}
+    reads = sorted({key for node in line for key in node.reads} - own)
+    alone = edges.task_per == "model"
+    # Where children do not wait for tests, the event of a parent may come after they have looked.
+    gated = edges.test_gating == "model" or not alone
+    late = {node.id for node in edges.nodes if node.tests and not gated}
+    assets = {key: None if key in late else _asset(key) for key in reads}
+    if not assets and line[0].kind != "seed":  # it reads what dbt does not know of
+        assets = {"what it reads": None}
+    tested = not (alone and line[-1].tests)
+    return Watch(built_node(line[-1].id), assets, is_tested=tested)
+
+
+def _asset(key: str) -> Asset:
+    """The asset of what a node reads: of a raw table where dbt's source is called as our file."""
+    kind, _, source, *table = key.split(".")
+    return raw_table(source, ".".join(table)) if kind == "source" else built_node(key)
 
 
 def _part(node: Node) -> Part:
