@@ -6,7 +6,7 @@ LOCKED := airflow dbt dbt-1.9 singer tap-postgres target-snowflake local test te
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
-CHAOS_ONLY := tests/journeys/test_dbt_tasks.py tests/journeys/test_dbt_stress.py
+CHAOS_ONLY := $(addprefix tests/journeys/test_,dbt_tasks.py dbt_stress.py task_per.py)
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
