@@ -43,7 +43,7 @@ chaos: ## Kill every part: POINTS=56 of a load, HISTORIES=90 of a table, KILLS=2
 	@scripts/install.sh $(LOCKED)
 	@SLUICE_EVERY_WAY=1 SLUICE_CHAOS_POINTS=$(or $(POINTS),56) SLUICE_HISTORIES=$(or $(HISTORIES),90) SLUICE_CHAOS_SEED=$(or $(SEED),1) \
 		SLUICE_STRESS_MODELS=$(or $(MODELS),250) SLUICE_STRESS_KILLS=$(or $(KILLS),20) \
-		$(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py tests/journeys/test_any_history.py tests/test_dbt_equivalence.py $(CHAOS_ONLY)
+		$(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py tests/journeys/test_any_history.py tests/test_dbt_equivalence.py tests/test_dbt_results.py $(CHAOS_ONLY)
 
 check: ## Lint, types, stale generated files
 	@scripts/install.sh dbt lint test-airflow

@@ -33,6 +33,9 @@ streams:
   orders: {table: public.orders}
 """
 
+# Whole projects with a dbt of its own for each command take minutes: `make chaos` asks for them.
+EVERY_WAY = "SLUICE_EVERY_WAY" in os.environ
+
 os.environ |= {"SLUICE_ENV": "local", "SLUICE_LOCAL_PASSWORD": PASSWORD}
 
 

@@ -34,7 +34,9 @@ def rows_of(result):
     return [replace(node, seconds=0, query_id="") for node in result.nodes]
 
 
-def test_both_ways_give_the_same_results(environment, local_snowflake, monkeypatch, runtime):
+def test_both_ways_give_the_same_results(environment, local_snowflake, monkeypatch, tmp_path):
+    runtime = tmp_path / "r"  # nothing serves there that other tests have started
+    monkeypatch.setenv("SLUICE_RUNTIME", str(runtime))
     local_snowflake.rows("create schema if not exists raw_shop")
     local_snowflake.rows(
         "create or replace table raw_shop.web_events as select 1 as event_id, 2 as customer_id,"

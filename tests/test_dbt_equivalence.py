@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import snowflake.connector
-from conftest import generate_edges
+from conftest import EVERY_WAY, generate_edges
 
 from include.errors import SluiceError
 from include.local.shop_data import TABLES
@@ -35,7 +34,7 @@ from include.transform.warm_dbt import WarmDbt
 pytestmark = pytest.mark.timeout(1800)
 
 WAYS = ("warm", "subprocess")
-WHOLE_BY = WAYS if os.environ.get("SLUICE_EVERY_WAY") else WAYS[:1]
+WHOLE_BY = WAYS if EVERY_WAY else WAYS[:1]
 START, END = "on-run-start", "on-run-end"
 VERBS = {"model": "run", "seed": "seed", "snapshot": "snapshot"}
 NO_TASKS = ("--exclude-resource-type", "unit_test", "--exclude-resource-type", "exposure")

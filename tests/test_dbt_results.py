@@ -6,6 +6,7 @@ import json
 import subprocess
 
 import pytest
+from conftest import EVERY_WAY
 
 from include.errors import DbtModelError, DbtTestFailure
 from include.settings import ROOT, child_environment, settings
@@ -67,9 +68,9 @@ def project(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True, params=["on", "off"], ids=["warm", "own process"])
+@pytest.fixture(autouse=True, params=["warm", "own process"] if EVERY_WAY else ["warm"])
 def way(request, monkeypatch, project):
-    monkeypatch.setenv("SLUICE_WARM_DBT", request.param)
+    monkeypatch.setenv("SLUICE_WARM_DBT", "on" if request.param == "warm" else "off")
     monkeypatch.setenv("SLUICE_DBT_PROJECT", str(project))
 
 
