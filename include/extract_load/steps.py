@@ -17,6 +17,7 @@ from include.settings import settings
 
 BOOKMARK, COLUMNS, LOADED_AT = "bookmark", "columns", "batched_at"
 NEWS, CONTENT = "news", "content"
+LOADING = "loading"  # the content while it changes
 
 
 class Store(Protocol):
@@ -90,14 +91,34 @@ class Steps:
         Raises:
             SluiceError: As :func:`include.extract_load.load.load`.
         """
+        before = self.store.get(CONTENT)
+        self.store.set(CONTENT, LOADING)
         result = run_program("target-snowflake", "load", self.load_job(connection))
         content = result.pop(CONTENT)
-        if content is None or content not in ("", self.store.get(CONTENT)):
+        if has_news(before, content):
             self.store.set(NEWS, result[LOADED_AT])
             self.store.set(CONTENT, content or "")
+        else:
+            self.store.set(CONTENT, before)
         result[NEWS] = self.store.get(NEWS)
         for key in (COLUMNS, LOADED_AT, BOOKMARK):
             value = result.pop(key)
             if value is not None:
                 self.store.set(key, value)
         return result
+
+
+def has_news(before: str | None, content: str | None) -> bool:
+    """Whether a load may have made another table of a stream's.
+
+    Args:
+        before: The content of the load before; None where there was none. Of one that died nothing
+            is known: it may have deleted rows, of which the next finds nothing left to do.
+        content: The content of this load; empty for no rows, None where it did more than add some.
+
+    >>> has_news("part a1", "part a1"), has_news("part a1", "")
+    (False, False)
+    >>> has_news("part a1", "part b2"), has_news(LOADING, ""), has_news(None, "part a1")
+    (True, True, True)
+    """
+    return before in (None, LOADING) or content is None or content not in ("", before)

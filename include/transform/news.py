@@ -93,10 +93,13 @@ class TestsOf:
 
     def look(self, context: Context, _: Mapping[str, str]) -> tuple[str, None]:
         """As for a Watch; it is this run's first try of the tests that follows the build's."""
-        built: Any = context["ti"].xcom_pull(task_ids=self.built_by)
-        news = str((built or {}).get(UNCHANGED, "")) if context["ti"].try_number == 1 else ""
+        told: Any = context["ti"].xcom_pull(task_ids=self.built_by)
+        news = str((told or {}).get(UNCHANGED, "")) if context["ti"].try_number == 1 else ""
+        memory = _Memory(context, self.memory)
         if news:
             log.info("left as it is: what it tests was not built again")
+        elif built := memory.built:
+            memory.built = replace(built, is_tested=False)  # until they have passed
         return news, None
 
     def remember(self, context: Context, _: Seen | None) -> None:

@@ -183,6 +183,8 @@ def _watch(line: Sequence[Node], edges: EdgeFile) -> Watch | None:
     gated = edges.test_gating == "model" or not alone
     late = {node.id for node in edges.nodes if node.tests and not gated}
     assets = {key: None if key in late else _asset(key) for key in reads}
+    # Nothing orders a node and what its tests read beside it: that may be built after it.
+    assets |= {key: None for node in line for key in node.test_parents if key not in own}
     if not assets and line[0].kind != "seed":  # it reads what dbt does not know of
         assets = {"what it reads": None}
     tested = not (alone and line[-1].tests)

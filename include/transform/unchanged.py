@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -102,6 +103,7 @@ def version(project: Path, environment: Mapping[str, str]) -> str:
     for folder, subfolders, files in os.walk(project):
         subfolders[:] = sorted(name for name in subfolders if name not in WRITTEN_BY_DBT)
         for path in (Path(folder, name) for name in sorted(files)):
-            content = hashlib.sha256(path.read_bytes()).digest()
-            total.update(f"{path.relative_to(project)}\0".encode() + content)
+            with suppress(FileNotFoundError):  # an editor's, gone since it was listed
+                content = hashlib.sha256(path.read_bytes()).digest()
+                total.update(f"{path.relative_to(project)}\0".encode() + content)
     return total.hexdigest()
