@@ -194,7 +194,7 @@ def _placed(line: Sequence[str], project: Path, folder: Path) -> list[str]:
     """A command line with where things are: the project, and a folder of this command's own."""
     here = ["--project-dir", str(project), "--profiles-dir", str(settings().dbt_project)]
     where = ["--target-path", str(folder / "target"), "--log-path", str(folder / "logs")]
-    quiet = ["--log-level-file", "none", "--cache-selected-only", "--no-use-colors"]
+    quiet = ["--log-level-file", "none", "--no-populate-cache", "--no-use-colors"]
     return [*line, *here, *where, *quiet]
 
 

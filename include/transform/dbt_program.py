@@ -7,6 +7,7 @@ It is dbt's own command line, but for hooks: models' commands run none, and ``on
 from __future__ import annotations
 
 import base64
+import inspect
 import multiprocessing
 import signal
 import sys
@@ -44,6 +45,23 @@ def make_locks_light() -> None:
     import dbt.mp_context
 
     dbt.mp_context._MP_CONTEXT = multiprocessing.get_context("fork")
+
+
+def make_flags_light() -> None:
+    """Have dbt's adapter tell by whom a flag is declared without looking at all modules.
+
+    dbt-common 1.39 asks ``inspect.stack`` for each flag, whether anybody is told or not, and that
+    reads source files and searches every module that is imported: a quarter of a forked command.
+    """
+    from dbt_common.behavior_flags import BehaviorFlagRendered
+
+    def declared_in() -> str:
+        frame = inspect.currentframe()
+        while frame and frame.f_globals["__name__"] in (__name__, BehaviorFlagRendered.__module__):
+            frame = frame.f_back
+        return str(frame.f_globals["__name__"]) if frame else "Unknown"
+
+    BehaviorFlagRendered._default_source = staticmethod(declared_in)
 
 
 def invoke(arguments: Sequence[str], manifest: Any = None) -> int:
@@ -89,6 +107,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     make_results_safe()
     make_locks_light()
+    make_flags_light()
     sys.exit(invoke(sys.argv[1:]))
 
 

@@ -33,7 +33,13 @@ from include.errors import LocalError
 from include.process import end_with_parent
 from include.settings import ROOT
 from include.transform.dbt_command import project_options
-from include.transform.dbt_program import FAILED, invoke, make_locks_light, make_results_safe
+from include.transform.dbt_program import (
+    FAILED,
+    invoke,
+    make_flags_light,
+    make_locks_light,
+    make_results_safe,
+)
 from include.transform.scratch import scratch
 from include.transform.warm_dbt import SERVER, NoWarmDbt, locked
 
@@ -85,6 +91,7 @@ def warm_up(project: Path, runtime: Path, not_for_parser: Sequence[socket.socket
     """
     make_results_safe()
     make_locks_light()
+    make_flags_light()
     import dbt.adapters.snowflake
     import dbt.task.run
     import dbt.task.seed
