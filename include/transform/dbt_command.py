@@ -192,10 +192,9 @@ def _shown(column: str, value: Any, hidden: frozenset[str]) -> Any:
 
 def _placed(line: Sequence[str], project: Path, folder: Path) -> list[str]:
     """A command line with where things are: the project, and a folder of this command's own."""
-    here = ["--project-dir", str(project), "--profiles-dir", str(settings().dbt_project)]
     where = ["--target-path", str(folder / "target"), "--log-path", str(folder / "logs")]
     quiet = ["--log-level-file", "none", "--no-populate-cache", "--no-use-colors"]
-    return [*line, *here, *where, *quiet]
+    return [*line, *project_options(project), *where, *quiet]
 
 
 def _results(

@@ -9,15 +9,15 @@ as news.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from include.transform.project_files import project_files
+
 NEWS = "news"  # the key in an event's extra
-WRITTEN_BY_DBT = {"target", "logs", ".git", "__pycache__"}
 SECRET = "DBT_ENV_SECRET_"  # noqa: S105  (what a secret's name begins with, dbt has it so)
 
 
@@ -100,10 +100,8 @@ def version(project: Path, environment: Mapping[str, str]) -> str:
     total = hashlib.sha256()
     told = {key: value for key, value in environment.items() if not key.startswith(SECRET)}
     total.update(repr(sorted(told.items())).encode())
-    for folder, subfolders, files in os.walk(project):
-        subfolders[:] = sorted(name for name in subfolders if name not in WRITTEN_BY_DBT)
-        for path in (Path(folder, name) for name in sorted(files)):
-            with suppress(FileNotFoundError):  # an editor's, gone since it was listed
-                content = hashlib.sha256(path.read_bytes()).digest()
-                total.update(f"{path.relative_to(project)}\0".encode() + content)
+    for path in sorted(map(Path, project_files(project))):
+        with suppress(FileNotFoundError):  # an editor's, gone since it was listed
+            content = hashlib.sha256(path.read_bytes()).digest()
+            total.update(f"{path.relative_to(project)}\0".encode() + content)
     return total.hexdigest()

@@ -40,6 +40,7 @@ from include.transform.dbt_program import (
     make_locks_light,
     make_results_safe,
 )
+from include.transform.project_files import project_files
 from include.transform.scratch import scratch
 from include.transform.warm_dbt import SERVER, NoWarmDbt, locked
 
@@ -50,7 +51,6 @@ REQUEST_SECONDS = 10
 PARSE_SECONDS = 600
 INTERRUPTED = 130
 UNSET = "DBT_DEFAULT_PLACEHOLDER"  # what dbt remembers of a variable that was not there
-NOT_PARSED = {"target", "logs", ".git", "__pycache__"}
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 
@@ -58,14 +58,10 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 def fingerprint(*roots: Path) -> Fingerprint:
     """(path, time of change in ns, bytes) of each file below some folders, sorted."""
     found = []
-    for root in roots:
-        for folder, subfolders, files in os.walk(root):
-            subfolders[:] = [name for name in subfolders if name not in NOT_PARSED]
-            for name in files:
-                path = os.path.join(folder, name)  # noqa: PTH118  (10 ms for 1,000 files, not 30)
-                with suppress(FileNotFoundError):  # an editor's, gone since it was listed
-                    facts = os.stat(path)  # noqa: PTH116
-                    found.append((path, facts.st_mtime_ns, facts.st_size))
+    for path in (path for root in roots for path in project_files(root)):
+        with suppress(FileNotFoundError):  # an editor's, gone since it was listed
+            facts = os.stat(path)  # noqa: PTH116
+            found.append((path, facts.st_mtime_ns, facts.st_size))
     return tuple(sorted(found))
 
 

@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import snowflake.connector
 from conftest import PASSWORD
-from machine import Machine, copy_of_the_repository
+from machine import Machine, OnCall, copy_of_the_repository
 
 from include.connections import SnowflakeConnection
 from include.transform.warm_dbt import SERVER
@@ -64,6 +64,17 @@ class DbtMachine(Machine):
     def close(self):
         self.run("down")
         shutil.rmtree(self.temporary)
+
+    @contextmanager
+    def on_call(self, *dags):
+        """Start it; who is on call for these DAGs, which may run from then on."""
+        self.make("edges")
+        status, output = self.run("up")
+        assert status == 0, output
+        with closing(OnCall(self)) as made:
+            for dag in dags:
+                made.unpause(dag)
+            yield made
 
     def model(self, name, dag, sql):
         tags = f"{{{{ config(tags=['{dag}_schedule']) }}}}"

@@ -142,18 +142,13 @@ class Storm:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     with closing(Project(tmp_path_factory.mktemp("stress"))) as made:
-        made.make("edges")
         yield made
 
 
 @pytest.fixture(scope="module")
 def storm(project):
-    status, output = project.run("up")
-    assert status == 0, output
-    project.make_stale_tables()
-    with closing(OnCall(project)) as on_call:
-        for dag in DAGS:
-            on_call.unpause(dag)
+    with project.on_call(*DAGS) as on_call:
+        project.make_stale_tables()
         made = Storm(project, on_call)
         made.rage()
         yield made

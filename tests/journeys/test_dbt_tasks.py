@@ -9,7 +9,6 @@ import psutil
 import pytest
 from conftest import wait_until
 from dbt_machine import DbtMachine, line_of
-from machine import OnCall
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -62,20 +61,15 @@ class Project(DbtMachine):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     with closing(Project(tmp_path_factory.mktemp("dbt_tasks"))) as made:
-        made.make("edges")
         yield made
 
 
 @pytest.fixture(scope="module")
 def on_call(project):
-    status, output = project.run("up")
-    assert status == 0, output
-    project.rows("create schema audit")
-    project.rows("create table audit.runs (what text, nodes int)")
-    project.rows("create table audit.patience (n int)")
-    with closing(OnCall(project)) as made:
-        for dag in DAGS:
-            made.unpause(dag)
+    with project.on_call(*DAGS) as made:
+        project.rows("create schema audit")
+        project.rows("create table audit.runs (what text, nodes int)")
+        project.rows("create table audit.patience (n int)")
         yield made
 
 

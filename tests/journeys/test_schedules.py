@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 from contextlib import closing
 
 import pytest
-import snowflake.connector
-from conftest import PASSWORD, wait_until
-from dbt_machine import DAG_FILE
-from machine import Machine, OnCall, copy_of_the_repository
-
-from include.connections import SnowflakeConnection
+from conftest import wait_until
+from dbt_machine import DbtMachine
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -27,6 +22,7 @@ with DAG("impatient", schedule=None):
     parent = ForeignParent("model.shop.none", "none", "", ("day_schedule",), "any", 36)
     GateSensor(task_id="gate", parent=parent, max_wait=0, retries=2)
 '''
+PROJECT = "{name: small, profile: sluice}"
 GOOD, BAD = "select 1 as id", "select cast(null as integer) as id"
 TESTED = """
 models:
@@ -40,51 +36,31 @@ models:
 """
 
 
-class Project(Machine):
-    """A copy of this repository with a few models in two schedules."""
+class Project(DbtMachine):
+    """A few models in two schedules."""
 
     def __init__(self, folder):
-        super().__init__(folder, folder / "project")
-        copy_of_the_repository(self.root, "dags", "docs", "tests")
-        for name in ("models", "seeds", "snapshots", "tests"):
-            shutil.rmtree(self.root / "dbt" / name)
+        super().__init__(folder, PROJECT, ["day", "late"])
         self.model("base", "day", GOOD)
         self.model("moving", "day", GOOD)
         self.model("warned", "day", BAD)
         self.model("after_warned", "day", "select id from {{ ref('warned') }}")
         self.model("report", "late", "select id from {{ ref('base') }}")
         self.model("other", "late", GOOD)
-        (self.root / "dbt/models/models.yml").write_text(TESTED)
-        names = ("day_schedule", "late_schedule")
-        listed = "".join(f"  - {{name: {name}, definition: 'tag:{name}'}}\n" for name in names)
-        (self.root / "dbt/selectors.yml").write_text(f"selectors:\n{listed}")
-        (self.root / "dbt/schedules.yml").write_text("late_schedule: {gate: last}\n")
-        (self.root / "dags").mkdir()
-        for name in ("day", "late"):
-            (self.root / f"dags/{name}.py").write_text(DAG_FILE.format(name=name))
-        (self.root / "dags/impatient.py").write_text(IMPATIENT)
-
-    def model(self, name, schedule, sql):
-        path = self.root / "dbt/models" / f"{name}.sql"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"{{{{ config(tags=['{schedule}_schedule']) }}}}\n{sql}\n")
+        self.write("dbt/models/models.yml", TESTED)
+        self.write("dbt/schedules.yml", "late_schedule: {gate: last}\n")
+        self.write("dags/impatient.py", IMPATIENT)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    made = Project(tmp_path_factory.mktemp("schedules"))
-    made.make("edges")
-    yield made
-    made.run("down")
+    with closing(Project(tmp_path_factory.mktemp("schedules"))) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def on_call(project):
-    status, output = project.run("up")
-    assert status == 0, output
-    with closing(OnCall(project)) as made:
-        for dag in ("day", "late", "impatient"):
-            made.unpause(dag)
+    with project.on_call("day", "late", "impatient") as made:
         yield made
 
 
@@ -161,10 +137,7 @@ def test_a_test_of_warn_severity_stores_its_failures_and_stops_nothing(project, 
     on_call.wait_for_success("day", day)
     assert on_call.states("day", day)["dbt_run.after_warned"] == "success"
     assert "WARN=1" in on_call.log("day", day, "dbt_test.warned")
-    warehouse = SnowflakeConnection.local(project.ports["SNOWFLAKE"], PASSWORD)
-    with closing(snowflake.connector.connect(**warehouse.connect_args())) as session:
-        rows = session.cursor().execute("select * from dbt_test__audit.not_null_warned_id")
-        assert rows.fetchall() == [(None,)]
+    assert project.rows("select * from dbt_dbt_test__audit.not_null_warned_id") == [(None,)]
 
 
 def test_a_model_that_is_tagged_with_another_schedule_moves_to_its_dag(project, on_call):

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from contextlib import closing
 
 import pytest
-import snowflake.connector
-from conftest import PASSWORD
-from dbt_machine import DAG_FILE
-from machine import Machine, OnCall, copy_of_the_repository
-
-from include.connections import SnowflakeConnection
+from dbt_machine import DbtMachine
 
 pytestmark = pytest.mark.timeout(900)
 
+PROJECT = "{name: small, profile: sluice, models: {small: {+materialized: table}}}"
 SOURCE = """
 sources:
   - name: raw
@@ -33,57 +28,31 @@ LINE = {
 }
 
 
-class Line(Machine):
-    """A copy of this repository with three models in a line, built by one task."""
+class Line(DbtMachine):
+    """Three models in a line, built by one task."""
 
     def __init__(self, folder):
-        super().__init__(folder, folder / "project")
-        copy_of_the_repository(self.root, "dags", "docs", "tests")
-        for name in ("models", "seeds", "snapshots", "tests"):
-            shutil.rmtree(self.root / "dbt" / name)
-        (self.root / "dbt/models").mkdir()
+        super().__init__(folder, PROJECT, ["day"])
         for name, sql in LINE.items():
-            self.model(name, sql)
-        (self.root / "dbt/models/models.yml").write_text(SOURCE)
-        selector = "selectors: [{name: day_schedule, definition: 'fqn:*'}]\n"
-        (self.root / "dbt/selectors.yml").write_text(selector)
-        told = "day_schedule: {task_per: chain, source_freshness: true}\n"
-        (self.root / "dbt/schedules.yml").write_text(told)
-        (self.root / "dags").mkdir()
-        (self.root / "dags/day.py").write_text(DAG_FILE.format(name="day"))
-
-    def model(self, name, sql):
-        text = f"{{{{ config(materialized='table') }}}}\n{sql}\n"
-        (self.root / f"dbt/models/{name}.sql").write_text(text)
-
-    def rows(self, *statements):
-        warehouse = SnowflakeConnection.local(self.ports["SNOWFLAKE"], PASSWORD)
-        with closing(snowflake.connector.connect(**warehouse.connect_args())) as session:
-            for statement in statements:
-                rows = session.cursor().execute(statement).fetchall()
-            return rows
+            self.model(name, "day", sql)
+        self.write("dbt/models/models.yml", SOURCE)
+        self.write("dbt/schedules.yml", "day_schedule: {task_per: chain, source_freshness: true}\n")
 
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
-    made = Line(tmp_path_factory.mktemp("line"))
-    done = made.script("scripts.generate_edges", environment="dbt")
-    assert done.returncode == 0, done.stderr
-    yield made
-    made.run("down")
+    with closing(Line(tmp_path_factory.mktemp("line"))) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def on_call(line):
-    status, output = line.run("up")
-    assert status == 0, output
-    line.rows(
-        "create schema if not exists raw_line",
-        "create table raw_line.orders as"
-        " select 1 as id, dateadd(day, -9, current_timestamp()) as loaded_at",
-    )
-    with closing(OnCall(line)) as made:
-        made.unpause("day")
+    with line.on_call("day") as made:
+        line.rows(
+            "create schema if not exists raw_line",
+            "create table raw_line.orders as"
+            " select 1 as id, dateadd(day, -9, current_timestamp()) as loaded_at",
+        )
         yield made
 
 
@@ -96,14 +65,14 @@ def test_an_old_source_stops_all_models_and_a_line_goes_on_where_it_failed(line,
     assert "see to what loads it" in on_call.log("day", run, "freshness.raw.orders")
 
     line.rows("update raw_line.orders set loaded_at = current_timestamp()")
-    line.model("second", "select no_such_column from {{ ref('first') }}")
+    line.model("second", "day", "select no_such_column from {{ ref('first') }}")
     on_call.clear("day", run)
     state, tasks = on_call.wait("day", run)
     states = {task["task_id"]: task["state"] for task in tasks}
     assert (state, states["dbt_build.third"]) == ("failed", "failed")
     (((first,),)) = line.rows("select max(built_at) from dbt.first")
 
-    line.model("second", LINE["second"])
+    line.model("second", "day", LINE["second"])
     on_call.clear("day", run)
     tasks = on_call.wait_for_success("day", run)
     (third,) = (task for task in tasks if task["task_id"] == "dbt_build.third")
@@ -125,4 +94,4 @@ def test_an_old_source_stops_all_models_and_a_line_goes_on_where_it_failed(line,
         "unique_first_id": "pass",
     }
     (source,) = json.loads((folder / "sources.json").read_text())["results"]
-    assert (source["unique_id"], source["status"]) == ("source.shop.raw.orders", "pass")
+    assert (source["unique_id"], source["status"]) == ("source.small.raw.orders", "pass")

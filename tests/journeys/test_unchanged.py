@@ -8,7 +8,6 @@ import psycopg2
 import pytest
 from conftest import PASSWORD
 from dbt_machine import DbtMachine
-from machine import OnCall
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -64,16 +63,12 @@ class Shop(DbtMachine):
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     with closing(Shop(tmp_path_factory.mktemp("unchanged"))) as made:
-        made.make("edges")
-        status, output = made.run("up")
-        assert status == 0, output
         yield made
 
 
 @pytest.fixture(scope="module")
 def on_call(shop):
-    with closing(OnCall(shop)) as made:
-        made.unpause("day")
+    with shop.on_call("day") as made:
         yield made
 
 
