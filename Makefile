@@ -53,6 +53,8 @@ check: ## Lint, types, stale generated files
 	@$(VENVS)/lint/bin/yamllint -s .
 	@$(VENVS)/lint/bin/hadolint --ignore DL3066 Dockerfile
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.override.yml
+	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.circle-ci .circleci/config.yml
 	@$(VENVS)/lint/bin/check-jsonschema -q --schemafile include/sources/source.schema.json include/sources/*.yml
 	@$(VENVS)/lint/bin/sqlfluff lint dbt
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --check

@@ -65,7 +65,7 @@ make_environment() {
   require_room
   if { "$uv" venv --quiet --python "$python" "$folder" && "$uv" pip install "${options[@]}"; } >"$log" 2>&1; then
     echo "$stamp" >"$folder/.complete"
-    echo "install: $name in $((SECONDS - started)) s"
+    echo "install: $name in $((SECONDS - started)) s" >&2
   elif grep -qi 'no space left' "$log"; then
     fail "$name: the disk is full; free about 2 GB, then run the same command again"
   elif grep -qiE 'dns|connect|network|timed out|tls' "$log"; then
