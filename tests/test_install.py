@@ -35,15 +35,15 @@ def fails_with(done):
 
 def test_an_environment_is_made_once_and_anew_after_an_interruption(install, tmp_path):
     done = install("singer")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("install: singer in ")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("install: singer in ")
     python = tmp_path / "venvs" / "singer" / "bin" / "python"
     subprocess.run([python, "-c", "import singer"], check=True)
     again = install("singer")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     (tmp_path / "venvs" / "singer" / ".complete").unlink()  # what an interrupted run leaves
     next((tmp_path / "venvs" / "singer").rglob("singer/__init__.py")).unlink()
-    assert install("singer").stdout.startswith("install: singer in ")
+    assert install("singer").stderr.startswith("install: singer in ")
     subprocess.run([python, "-c", "import singer"], check=True)
 
 
