@@ -6,14 +6,17 @@ place that knows how each of them spells host, role or password.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Protocol, Self
 
-from include.errors import ConnectionConfigError
+from include.errors import ConnectionConfigError, one_line
 
 # Without these the connector tries for ever to reach a warehouse that does not answer; seconds.
 PATIENCE = {"login_timeout": 30, "network_timeout": 20}
+AUTHENTICATORS = ("snowflake", "snowflake_jwt", "oauth")
 
 
 class AirflowConnection(Protocol):
@@ -111,7 +114,13 @@ class PostgresConnection:
 
 @dataclass(frozen=True)
 class SnowflakeConnection:
-    """A Snowflake account, or the local one, which is told apart by ``host`` only."""
+    """A Snowflake account, or the local one, which is told apart by ``host`` only.
+
+    Attributes:
+        password: The user's password or programmatic access token; the passphrase of a private key.
+        private_key: The user's private key, as PEM; takes the password's place.
+        token: An OAuth access token; takes the place of both.
+    """
 
     account: str
     user: str
@@ -123,22 +132,38 @@ class SnowflakeConnection:
     host: str = ""
     port: int = 443
     protocol: str = "https"
+    private_key: str = ""
+    token: str = ""
 
     @classmethod
     def from_airflow(cls, conn: AirflowConnection) -> Self:
         """Read an Airflow connection of type ``snowflake``.
 
         ``account``, ``warehouse``, ``database`` and ``role`` are in its extra, as in Airflow's
-        own Snowflake provider; ``host``, ``port`` and ``protocol`` name a local server.
+        own Snowflake provider, and what takes a password's place: ``private_key_content`` or
+        ``private_key_file``, or ``token`` with ``authenticator`` ``oauth``. ``host``, ``port`` and
+        ``protocol`` name a local server.
 
         Raises:
-            ConnectionConfigError: One of account, warehouse, database, role or login is empty.
+            ConnectionConfigError: One of account, warehouse, database, role or login is empty, or
+                there is nothing to log in with.
         """
         extra = conn.extra_dejson
+        if (kind := str(extra.get("authenticator") or "snowflake").lower()) not in AUTHENTICATORS:
+            raise ConnectionConfigError(
+                f"connection {conn.conn_id!r}: extra.authenticator: {kind!r}: expected one of"
+                f" {', '.join(AUTHENTICATORS)}"
+            )
+        token = _required(conn, extra.get("token"), "extra.token") if kind == "oauth" else ""
+        private_key = "" if token else _private_key(conn)
+        if kind == "snowflake_jwt":
+            _required(conn, private_key, "extra.private_key_content")
+        if not (token or private_key):
+            _required(conn, conn.password, "password")
         return cls(
             account=_required(conn, extra.get("account"), "extra.account"),
             user=_required(conn, conn.login, "login"),
-            password=_required(conn, conn.password, "password"),
+            password=conn.password or "",
             database=_required(conn, extra.get("database"), "extra.database"),
             warehouse=_required(conn, extra.get("warehouse"), "extra.warehouse"),
             role=_required(conn, extra.get("role"), "extra.role"),
@@ -146,6 +171,8 @@ class SnowflakeConnection:
             host=str(extra.get("host", "")),
             port=int(extra.get("port", 443)),
             protocol=str(extra.get("protocol", "https")),
+            private_key=private_key,
+            token=token,
         )
 
     @classmethod
@@ -188,7 +215,7 @@ class SnowflakeConnection:
         return {
             "account": self.account,
             "user": self.user,
-            "password": self.password,
+            **self._target_login(),
             "database": self.database,
             "warehouse": self.warehouse,
             "role": self.role,
@@ -196,13 +223,28 @@ class SnowflakeConnection:
             "server": {**PATIENCE, **self.server()},
         }
 
+    def _target_login(self) -> dict[str, str]:
+        if self.token:
+            return {"oauth_access_token": self.token}
+        if not self.private_key:
+            return {"password": self.password}
+        passphrase = {"private_key_passphrase": self.password} if self.password else {}
+        return {"private_key": self.private_key, **passphrase}
+
     def dbt_environment(self) -> dict[str, str]:
         """The variables that ``dbt/profiles.yml`` reads."""
+        secrets = {
+            "PASSWORD": "" if self.private_key or self.token else self.password,
+            "PRIVATE_KEY": "" if self.token else self.private_key,
+            "PRIVATE_KEY_PASSPHRASE": self.password if self.private_key else "",
+            "TOKEN": self.token,
+        }
         server = {f"SNOWFLAKE_{key.upper()}": str(v) for key, v in self.server().items()}
         return {
             "SNOWFLAKE_ACCOUNT": self.account,
             "SNOWFLAKE_USER": self.user,
-            "DBT_ENV_SECRET_SNOWFLAKE_PASSWORD": self.password,
+            "SNOWFLAKE_AUTHENTICATOR": "oauth" if self.token else "",
+            **{f"DBT_ENV_SECRET_SNOWFLAKE_{key}": secret for key, secret in secrets.items()},
             "SNOWFLAKE_DATABASE": self.database,
             "SNOWFLAKE_WAREHOUSE": self.warehouse,
             "SNOWFLAKE_ROLE": self.role,
@@ -215,7 +257,7 @@ class SnowflakeConnection:
         return {
             "account": self.account,
             "user": self.user,
-            "password": self.password,
+            **self._connector_login(),
             "database": self.database,
             "warehouse": self.warehouse,
             "role": self.role,
@@ -223,3 +265,40 @@ class SnowflakeConnection:
             **PATIENCE,
             **self.server(),
         }
+
+    def _connector_login(self) -> dict[str, Any]:
+        if self.token:
+            return {"authenticator": "oauth", "token": self.token}
+        if self.private_key:
+            return {"private_key": _as_der(self.private_key, self.password)}
+        return {"password": self.password}
+
+
+def _private_key(conn: AirflowConnection) -> str:
+    """The private key that a connection names, as PEM; empty where it names none."""
+    extra, begin = conn.extra_dejson, "-----BEGIN "
+    try:
+        text = str(extra.get("private_key_content") or "")
+        if not text and (file := extra.get("private_key_file")):
+            text = Path(file).read_text()
+        if text and begin not in text:  # Airflow's provider takes the whole PEM as base64
+            text = base64.b64decode(text, validate=True).decode()
+        if text:
+            _as_der(text, conn.password or "")
+    except (OSError, ValueError, TypeError) as error:
+        raise ConnectionConfigError(
+            f"connection {conn.conn_id!r}: the private key cannot be read ({one_line(error)});"
+            " extra.private_key_content or private_key_file is its PEM, password its passphrase"
+        ) from None
+    return text
+
+
+def _as_der(pem: str, passphrase: str) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    key = serialization.load_pem_private_key(pem.encode(), passphrase.encode() or None)
+    return key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
