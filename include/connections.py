@@ -7,8 +7,9 @@ place that knows how each of them spells host, role or password.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -16,6 +17,7 @@ from include.errors import ConnectionConfigError, one_line
 
 # Without these the connector tries for ever to reach a warehouse that does not answer; seconds.
 PATIENCE = {"login_timeout": 30, "network_timeout": 20}
+QUERY_TAG = "SNOWFLAKE_QUERY_TAG"
 AUTHENTICATORS = ("snowflake", "snowflake_jwt", "oauth")
 
 
@@ -120,6 +122,7 @@ class SnowflakeConnection:
         password: The user's password or programmatic access token; the passphrase of a private key.
         private_key: The user's private key, as PEM; takes the password's place.
         token: An OAuth access token; takes the place of both.
+        query_tag: What Snowflake notes beside each query of a session.
     """
 
     account: str
@@ -134,6 +137,7 @@ class SnowflakeConnection:
     protocol: str = "https"
     private_key: str = ""
     token: str = ""
+    query_tag: str = ""
 
     @classmethod
     def from_airflow(cls, conn: AirflowConnection) -> Self:
@@ -200,6 +204,11 @@ class SnowflakeConnection:
         """For the standard input of a child process; holds the password."""
         return asdict(self)
 
+    def tagged(self, instance: Any) -> Self:
+        """The connection for one task instance of Airflow's, whose ids are its query tag."""
+        told = {key: getattr(instance, key) for key in ("dag_id", "task_id", "run_id")}
+        return replace(self, query_tag=json.dumps({"app": "sluice", **told}))
+
     def server(self) -> dict[str, Any]:
         """Host, port and protocol where they are not the account's own."""
         if not self.host:
@@ -220,7 +229,7 @@ class SnowflakeConnection:
             "warehouse": self.warehouse,
             "role": self.role,
             "default_target_schema": schema,
-            "server": {**PATIENCE, **self.server()},
+            "server": {**PATIENCE, **self.server(), **self._session()},
         }
 
     def _target_login(self) -> dict[str, str]:
@@ -249,6 +258,7 @@ class SnowflakeConnection:
             "SNOWFLAKE_WAREHOUSE": self.warehouse,
             "SNOWFLAKE_ROLE": self.role,
             "SNOWFLAKE_SCHEMA": self.schema,
+            **({QUERY_TAG: self.query_tag} if self.query_tag else {}),
             **server,
         }
 
@@ -264,7 +274,11 @@ class SnowflakeConnection:
             "schema": self.schema,
             **PATIENCE,
             **self.server(),
+            **self._session(),
         }
+
+    def _session(self) -> dict[str, Any]:
+        return {"session_parameters": {"QUERY_TAG": self.query_tag}} if self.query_tag else {}
 
     def _connector_login(self) -> dict[str, Any]:
         if self.token:
@@ -272,6 +286,16 @@ class SnowflakeConnection:
         if self.private_key:
             return {"private_key": _as_der(self.private_key, self.password)}
         return {"password": self.password}
+
+
+def which_connection(environment: Mapping[str, str]) -> dict[str, str]:
+    """Of the variables that dbt reads, those that tell one connection from another.
+
+    >>> which_connection({"SNOWFLAKE_ROLE": "R", "DBT_ENV_SECRET_X": "x", QUERY_TAG: "t"})
+    {'SNOWFLAKE_ROLE': 'R'}
+    """
+    told = environment.items()
+    return {key: value for key, value in told if "SECRET" not in key and key != QUERY_TAG}
 
 
 def _private_key(conn: AirflowConnection) -> str:

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import jwt
 import pytest
@@ -110,6 +111,14 @@ def test_by_a_key_pair(log_in, logins, passphrase):
     )
     print_ = base64.b64encode(hashlib.sha256(public).digest()).decode()
     assert claims["iss"] == f"LOCAL.SLUICE.SHA256:{print_}"
+
+
+def test_a_session_is_tagged_with_its_task(log_in, logins):
+    told, connection = logins
+    ids = {"dag_id": "day", "task_id": "load.orders", "run_id": "manual__2026-01-01T00:00:00+00:00"}
+    log_in(replace(connection, password="not a password").tagged(SimpleNamespace(**ids)))
+    tag = told[0]["SESSION_PARAMETERS"]["QUERY_TAG"]
+    assert json.loads(tag) == {"app": "sluice", **ids}
 
 
 def test_by_oauth(log_in, logins):

@@ -160,6 +160,7 @@ def test_two_connections_have_two_processes_and_a_new_password_has_none(
         ({}, 1),
         ({"SNOWFLAKE_DATABASE": "OTHER"}, 2),
         ({"DBT_ENV_SECRET_SNOWFLAKE_PASSWORD": "rotated"}, 2),
+        ({"SNOWFLAKE_QUERY_TAG": '{"task_id": "another"}'}, 2),
     ):
         said = []
         warm_dbt = WarmDbt.of({**environment, **changes}, settings())

@@ -24,7 +24,9 @@ class ServerConnector(SnowflakeConnector):
 
     def get_connect_args(self) -> dict[str, Any]:
         """The target's own arguments and the server's."""
-        return {**super().get_connect_args(), **(self.config.get("server") or {})}
+        own, more = super().get_connect_args(), self.config.get("server") or {}
+        parameters = {**own["session_parameters"], **more.get("session_parameters", {})}
+        return {**own, **more, "session_parameters": parameters}
 
 
 class ServerSink(SnowflakeSink):

@@ -59,7 +59,8 @@ class LoadOperator(_StreamOperator):
         """Return what the ledger says, and which load had the last news."""
         connection = BaseHook.get_connection(self._source.warehouse_connection)
         with where_a_retry_helps():
-            result = self._steps(context).load(SnowflakeConnection.from_airflow(connection))
+            warehouse = SnowflakeConnection.from_airflow(connection).tagged(context["ti"])
+            result = self._steps(context).load(warehouse)
         context["outlet_events"][self._asset].extra = {NEWS: result[NEWS]}
         return result
 

@@ -46,9 +46,10 @@ class DbtTask(BaseOperator):
         super().__init__(**options)
         self._connection = connection
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, context: Context) -> dict[str, str]:
         connection = BaseHook.get_connection(self._connection)
-        return SnowflakeConnection.from_airflow(connection).dbt_environment()
+        warehouse = SnowflakeConnection.from_airflow(connection)
+        return warehouse.tagged(context["ti"]).dbt_environment()
 
     def _artifacts(self, context: Context) -> Artifacts:
         return Artifacts(settings().artifacts, self.dag_id, context["run_id"])
@@ -127,7 +128,7 @@ class DbtOperator(DbtTask):
                 self._tell_assets(context, {})
                 return {"nodes": 0, "results": []}
         with where_a_retry_helps():
-            environment = self._environment()
+            environment = self._environment(context)
             news, seen = self._watch.look(context, environment) if self._watch else ("", None)
             if news:
                 self._tell_assets(context, {}, UNCHANGED, news)
@@ -221,7 +222,7 @@ class HooksOperator(DbtTask):
         variables = context["params"].get("vars") or {}
         with where_a_retry_helps():
             value = self._take(
-                run_hooks(self._kind, results, variables, self._environment()), context
+                run_hooks(self._kind, results, variables, self._environment(context)), context
             )
         _raise_for_run(states)
         return value
@@ -245,7 +246,7 @@ class FreshnessOperator(DbtTask):
         A source that is older than it may be fails at the first try: dbt's tests do, too.
         """
         with where_a_retry_helps():
-            content = source_freshness(self._source.select, self._environment())
+            content = source_freshness(self._source.select, self._environment(context))
             self._artifacts(context).keep_content(self.task_id, content)
             (found,) = read_freshness(content)
             self.log.info("%s", found)
@@ -281,7 +282,7 @@ class RunResultsOperator(DbtTask):
             _raise_for_run(states)
             return {"nodes": {}}
         with where_a_retry_helps():
-            manifest = artifacts.write(MANIFEST, read_manifest(self._environment()))
+            manifest = artifacts.write(MANIFEST, read_manifest(self._environment(context)))
             if sources := artifacts.kept(self._freshness):
                 artifacts.write(SOURCES, json.dumps(merged_freshness(sources.values())).encode())
             place = artifacts.write(RUN_RESULTS, json.dumps(results, indent=1).encode())

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from include.connections import which_connection
 from include.transform.project_files import project_files
 
 NEWS = "news"  # the key in an event's extra
-SECRET = "DBT_ENV_SECRET_"  # noqa: S105  (what a secret's name begins with, dbt has it so)
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ def version(project: Path, environment: Mapping[str, str]) -> str:
         environment: What ``profiles.yml`` reads.
     """
     total = hashlib.sha256()
-    told = {key: value for key, value in environment.items() if not key.startswith(SECRET)}
-    total.update(repr(sorted(told.items())).encode())
+    total.update(repr(sorted(which_connection(environment).items())).encode())
     for path in sorted(map(Path, project_files(project))):
         with suppress(FileNotFoundError):  # an editor's, gone since it was listed
             content = hashlib.sha256(path.read_bytes()).digest()

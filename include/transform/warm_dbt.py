@@ -25,6 +25,7 @@ from socket import AF_UNIX, send_fds
 from socket import socket as Socket
 from typing import BinaryIO, Self
 
+from include.connections import which_connection
 from include.errors import DbtRunError
 from include.settings import Settings, child_environment
 
@@ -62,7 +63,7 @@ class WarmDbt:
         """
         root, project = str(here.root), str(here.dbt_project)
         python = str(here.program("dbt", "python"))
-        public = {key: value for key, value in environment.items() if "SECRET" not in key}
+        public = which_connection(environment)
         which = json.dumps([root, project, python, public], sort_keys=True).encode()
         path = here.runtime / f"dbt-{hashlib.sha256(which).hexdigest()[:12]}.sock"
         # -P: no modules from wherever a task happens to work

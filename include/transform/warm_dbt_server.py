@@ -173,8 +173,17 @@ def _parse(project: Path, runtime: Path, writer: Any, not_ours: Sequence[Any]) -
 
 
 def _parse_again_where_it_matters() -> None:
-    """Have dbt's own test for reusing a parsed project made against each command's environment."""
+    """Have dbt's own test for reusing a parsed project made against each command's environment.
+
+    Its query tag, which differs from task to task, is no part of how the project is parsed.
+    """
+    from dbt.adapters.snowflake.connections import SnowflakeCredentials
     from dbt.cli import requires
+
+    keys = SnowflakeCredentials._connection_keys
+    SnowflakeCredentials._connection_keys = lambda self: tuple(
+        key for key in keys(self) if key != "query_tag"
+    )
 
     original = requires.setup_manifest
 
