@@ -140,7 +140,7 @@ class SnowflakeConnection:
     query_tag: str = ""
 
     @classmethod
-    def from_airflow(cls, conn: AirflowConnection) -> Self:
+    def from_airflow(cls, conn: AirflowConnection, kind: str) -> Self:
         """Read an Airflow connection of type ``snowflake``.
 
         ``account``, ``warehouse``, ``database`` and ``role`` are in its extra, as in Airflow's
@@ -148,19 +148,25 @@ class SnowflakeConnection:
         ``private_key_file``, or ``token`` with ``authenticator`` ``oauth``. ``host``, ``port`` and
         ``protocol`` name a local server.
 
+        Args:
+            conn: The connection.
+            kind: ``load`` or ``dbt``: what the extra has under this key takes the place of what is
+                beside it, as another role or warehouse.
+
         Raises:
             ConnectionConfigError: One of account, warehouse, database, role or login is empty, or
                 there is nothing to log in with.
         """
         extra = conn.extra_dejson
-        if (kind := str(extra.get("authenticator") or "snowflake").lower()) not in AUTHENTICATORS:
+        extra = {**extra, **(extra.get(kind) or {})}
+        if (login := str(extra.get("authenticator") or "snowflake").lower()) not in AUTHENTICATORS:
             raise ConnectionConfigError(
-                f"connection {conn.conn_id!r}: extra.authenticator: {kind!r}: expected one of"
+                f"connection {conn.conn_id!r}: extra.authenticator: {login!r}: expected one of"
                 f" {', '.join(AUTHENTICATORS)}"
             )
-        token = _required(conn, extra.get("token"), "extra.token") if kind == "oauth" else ""
+        token = _required(conn, extra.get("token"), "extra.token") if login == "oauth" else ""
         private_key = "" if token else _private_key(conn)
-        if kind == "snowflake_jwt":
+        if login == "snowflake_jwt":
             _required(conn, private_key, "extra.private_key_content")
         if not (token or private_key):
             _required(conn, conn.password, "password")

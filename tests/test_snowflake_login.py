@@ -8,7 +8,7 @@ import hashlib
 import json
 import subprocess
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -126,3 +126,17 @@ def test_by_oauth(log_in, logins):
     log_in(replace(connection, token="not a token"))
     assert (told[0]["AUTHENTICATOR"], told[0]["TOKEN"]) == ("OAUTH", "not a token")
     assert not told[0].get("PASSWORD")
+
+
+def test_the_local_snowflake_takes_the_set_up_twice(local_snowflake):
+    """It has no roles, users and warehouses: of those it takes the words only."""
+    text = (ROOT / "scripts/snowflake_setup.sql").read_text().replace("ANALYTICS", "SET_UP")
+    schemas = "select schema_name from set_up.information_schema.schemata"
+    with closing(
+        snowflake.connector.connect(**local_snowflake.connection.connect_args())
+    ) as session:
+        for _ in range(2):
+            cursors = session.execute_string(text, remove_comments=True)
+            assert len(list(cursors)) == text.count(";\n")
+        found = {name for (name,) in session.cursor().execute(schemas).fetchall()}
+    assert {"RAW_SHOP", "DBT"} <= found

@@ -59,7 +59,7 @@ class LoadOperator(_StreamOperator):
         """Return what the ledger says, and which load had the last news."""
         connection = BaseHook.get_connection(self._source.warehouse_connection)
         with where_a_retry_helps():
-            warehouse = SnowflakeConnection.from_airflow(connection).tagged(context["ti"])
+            warehouse = SnowflakeConnection.from_airflow(connection, "load").tagged(context["ti"])
             result = self._steps(context).load(warehouse)
         context["outlet_events"][self._asset].extra = {NEWS: result[NEWS]}
         return result

@@ -40,7 +40,10 @@ RESERVED = {
         "select keyword_name from duckdb_keywords() where keyword_category != 'unreserved'"
     ).fetchall()
 }
-IGNORED = re.compile(r"(grant|revoke)\b|alter\s+(table|view)\s.*\scomment\s+\$\$", re.I | re.S)
+IGNORED = re.compile(
+    r"(grant|revoke)\b|create\s+(role|user)\b|alter\s+(table|view)\s.*\scomment\s+\$\$",
+    re.I | re.S,
+)
 CLONE_COPY_GRANTS = re.compile(r"(create\s.*\sclone\s.*)\scopy\s+grants\s*", re.I | re.S)
 SHOW_GRANTS = re.compile(r"show\s+grants\b", re.I)
 GRANT_COLUMNS = (
@@ -152,7 +155,8 @@ class Cursor(FakeSnowflakeCursor):
     def _statement(self, expression: Any) -> list[Any] | None:
         """What to run in place of a statement, or None where fakesnow can run it (as mended)."""
         text = _text(expression)
-        if isinstance(expression, exp.Grant | exp.Revoke) or IGNORED.match(text):
+        warehouse = isinstance(expression, exp.Create) and expression.args["kind"] == "WAREHOUSE"
+        if isinstance(expression, exp.Grant | exp.Revoke) or warehouse or IGNORED.match(text):
             return [_executed()]
         if _is_show_grants(expression, text):
             empty = exp.Literal.string("")

@@ -48,7 +48,7 @@ class DbtTask(BaseOperator):
 
     def _environment(self, context: Context) -> dict[str, str]:
         connection = BaseHook.get_connection(self._connection)
-        warehouse = SnowflakeConnection.from_airflow(connection)
+        warehouse = SnowflakeConnection.from_airflow(connection, "dbt")
         return warehouse.tagged(context["ti"]).dbt_environment()
 
     def _artifacts(self, context: Context) -> Artifacts:

@@ -16,10 +16,10 @@ from include.errors import ConnectionConfigError
 EXTRA = {"account": "a", "warehouse": "w", "database": "d", "role": "r"}
 
 
-def connection(password="", **extra):
+def connection(password="", kind="dbt", **extra):
     told = json.dumps(EXTRA | extra)
     made = Connection("w", "snowflake", login="u", password=password, extra=told)
-    return SnowflakeConnection.from_airflow(made)
+    return SnowflakeConnection.from_airflow(made, kind)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,14 @@ def test_a_private_key_is_its_text_or_base64_or_a_file(pem, tmp_path):
     ):
         found = connection("a passphrase", **extra)
         assert (found.private_key, found.password, found.token) == (pem, "a passphrase", "")
+
+
+def test_each_kind_of_task_may_have_its_role_and_warehouse():
+    load = {"role": "LOADER", "warehouse": "LOADING"}
+    found = connection("p", "load", load=load)
+    assert (found.role, found.warehouse, found.database) == ("LOADER", "LOADING", "d")
+    found = connection("p", "dbt", load=load)
+    assert (found.role, found.warehouse) == ("r", "w")
 
 
 def test_oauth_needs_no_password():
