@@ -398,3 +398,11 @@ def test_an_interrupted_dbt_run_cancels_its_query(local_snowflake, environment, 
         said = dbt.communicate(timeout=10)[0].decode()
     assert "CANCEL query model.endless.endless" in said
     assert not is_busy(local_snowflake)
+
+
+def test_it_leaves_nothing_among_temporary_files(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with running_snowflake(tmp_path):
+        assert list(temporary.iterdir()) == []

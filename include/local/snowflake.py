@@ -239,6 +239,7 @@ def serve(folder: Path, port: int) -> None:
         stage_folder = (folder / "stage").resolve()
         shutil.rmtree(stage_folder, ignore_errors=True)
         stage_folder.mkdir()
+        Path(stage.LOCAL_BUCKET_PATH).rmdir()  # fakesnow makes one wherever it is imported
         stage.LOCAL_BUCKET_PATH = str(stage_folder)
         _mend_fakesnow()
         fakesnow_server.shared_fs = LocalSnowflake(folder.resolve())

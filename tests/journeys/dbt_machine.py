@@ -34,7 +34,7 @@ edges = read_edge_file(ROOT / "dags/edges/{name}_schedule.pickle")
 with DAG("{name}", schedule=None, doc_md=__doc__, params=run_params(edges), **DAG_DEFAULTS):
     run_and_test(edges, "warehouse_snowflake")
 '''
-PREFIXES = ("sluice-", "dbt-")  # of what is ours among temporary files
+PREFIXES = ("sluice-", "dbt-", "fakesnow")  # of what is ours among temporary files
 
 
 class DbtMachine(Machine):
