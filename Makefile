@@ -6,11 +6,11 @@ LOCKED := airflow dbt dbt-1.9 singer tap-postgres target-snowflake local test te
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
-CHAOS_ONLY := $(addprefix tests/journeys/test_,dbt_tasks.py dbt_stress.py task_per.py)
+CHAOS_ONLY := $(addprefix tests/journeys/test_,build_changed.py dbt_tasks.py dbt_stress.py task_per.py)
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: chaos help install demo up down status picture test check new-source source-schema edges edges-diff corpus bench-demo bench-graph bench-el bench-dbt lock clean
+.PHONY: chaos help install demo up down status picture test check new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -79,6 +79,10 @@ corpus: ## Write tests/fixtures/manifests/ anew, with several versions of dbt
 edges-diff: ## Say as Markdown what changed in the schedules since REV=main
 	@scripts/install.sh dbt
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --diff $(or $(REV),main)
+
+build-changed: ## Build what dbt/ changes since REV=main, in schemas of its own that are dropped again
+	@scripts/install.sh dbt $(if $(SNOWFLAKE_ACCOUNT),,singer target-snowflake local)
+	@$(VENVS)/dbt/bin/python -m scripts.build_changed --since $(or $(REV),main) $(if $(SCHEMA),--schema $(SCHEMA))
 
 bench-demo: ## Measure make demo in fresh clones, first and second run, medians of RUNS=3
 	@scripts/bench_demo.sh $(or $(RUNS),3)

@@ -49,6 +49,7 @@ class Settings:
         airflow_url: Of a deployment's API server, for commands; empty takes the local one.
         airflow_token: Its bearer token.
         source_url: Of the Postgres that `make new-source` looks at; empty has it ask.
+        snowflake_account: Where `make build-changed` builds; empty takes a local Snowflake.
     """
 
     root: Path
@@ -72,6 +73,7 @@ class Settings:
     airflow_url: str
     airflow_token: str
     source_url: str
+    snowflake_account: str
 
     @property
     def is_local(self) -> bool:
@@ -152,6 +154,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         airflow_url=env.get("SLUICE_AIRFLOW_URL", "").rstrip("/"),
         airflow_token=env.get("SLUICE_AIRFLOW_TOKEN", ""),
         source_url=env.get("SLUICE_SOURCE_URL", ""),
+        snowflake_account=env.get("SNOWFLAKE_ACCOUNT", ""),
     )
 
 

@@ -11,13 +11,12 @@ Runs in dbt's environment.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from include.errors import EdgeFileError, LocalError, one_line, status_of
+from include.errors import EdgeFileError, LocalError, status_of
 from include.schedules.diff import changes, markdown
 from include.schedules.edge_file import EdgeFile, read_edge_file, to_bytes
 from include.schedules.edges import edge_files
@@ -26,6 +25,7 @@ from include.schedules.plan import drawing, plan
 from include.schedules.project import Project
 from include.schedules.schedule_file import read_schedules
 from include.settings import ROOT
+from scripts.revision import git
 
 MADE = (".pickle", ".mmd", ".md")
 
@@ -75,24 +75,15 @@ def _files_of(revision: str, folder: Path) -> dict[str, EdgeFile]:
     """The edge files that a git revision holds, by schedule."""
     found: dict[str, EdgeFile] = {}
     with tempfile.TemporaryDirectory(prefix="sluice-") as scratch:
-        for name in _git(folder, "ls-tree", "--name-only", revision, "./").decode().split():
+        for name in git(folder, "ls-tree", "--name-only", revision, "./").decode().split():
             if name.endswith(".pickle"):
                 copy = Path(scratch) / name
-                copy.write_bytes(_git(folder, "show", f"{revision}:./{name}"))
+                copy.write_bytes(git(folder, "show", f"{revision}:./{name}"))
                 try:
                     found[copy.stem] = read_edge_file(copy)
                 except EdgeFileError as error:
                     raise LocalError(f"{name} at {revision}: {error.why}") from None
     return found
-
-
-def _git(folder: Path, *arguments: str) -> bytes:
-    line = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(line, capture_output=True, check=False)
-    if done.returncode:
-        why = one_line(done.stderr.decode(errors="replace"))
-        raise LocalError(f"git {' '.join(arguments)}: {why}")
-    return done.stdout
 
 
 def main() -> None:

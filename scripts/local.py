@@ -19,8 +19,9 @@ from rich.console import Console
 from include.errors import LocalError, SluiceError
 from include.local import airflow, demo
 from include.local.ports import answers as port_answers
-from include.local.services import Services, end_tree, ended_by_signals
+from include.local.services import Services, end_tree
 from include.local.stack import Stack
+from include.process import ended_by_signals
 from include.settings import Settings, load_local_environment, settings
 
 UP_SECONDS = 300

@@ -17,11 +17,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -254,23 +253,6 @@ def end_tree(pid: int, seconds: float = STOP_SECONDS) -> None:
             with suppress(psutil.NoSuchProcess):
                 signal_to(process)
         _, alive = psutil.wait_procs(alive, timeout=5)
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that ``finally`` blocks run."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before: dict[int, Callable[..., object] | int | None] = {
-        number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 It is dbt's own command line, but for hooks: models' commands run none, and ``on-run-start`` and
 ``on-run-end RESULTS`` are commands that run them alone. ``parse`` leaves a manifest, others do not.
+``whole`` before a command leaves it as dbt has it.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ def invoke(arguments: Sequence[str], manifest: Any = None) -> int:
     elif line[:1] == ["on-run-end"]:
         line = ["run", *line[2:]]
         hooks.alone(Path(arguments[1]))
+    elif line[:1] == ["whole"]:
+        line = line[1:]
     elif line[:1] != ["parse"]:
         hooks.without()
     outcome = dbtRunner(manifest=manifest).invoke(line)

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from include.errors import LocalError, SluiceError, one_line, status_of
 from include.local.ports import free_port
-from include.local.services import Service, Services, ended_by_signals
+from include.local.services import Service, Services
+from include.process import ended_by_signals
 from include.settings import Settings, child_environment, settings
 from scripts.bench.airflow_runs import AirflowRuns, TooLongError, migrate
 from scripts.bench.dbt_bench import PASSWORD, Bench, Plan, Warehouse

@@ -15,13 +15,12 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,12 +30,13 @@ import psutil
 import snowflake.connector
 
 from include.connections import PostgresConnection, SnowflakeConnection
-from include.errors import LocalError, one_line, status_of
+from include.errors import LocalError, status_of
 from include.extract_load.source import Source, Stream
 from include.extract_load.steps import Steps
 from include.extract_load.table import catalog, describe, session
 from include.local.postgres import Server
-from include.process import child, end_with_parent, output_of
+from include.local.throwaway import Forgetful, server
+from include.process import output_of
 from include.settings import ROOT, settings
 from scripts.bench.report import say
 
@@ -96,16 +96,6 @@ class Cost:
     seconds: float
     cpu: float
     megabytes: float
-
-
-class _Empty:
-    """What is remembered of a stream before its first load."""
-
-    def get(self, _key: str, /) -> Any:
-        return None
-
-    def set(self, _key: str, _value: Any, /) -> None:
-        """Forget it."""
 
 
 class _Watch:
@@ -253,7 +243,7 @@ class Bench:
 
     def _sluice(self, *, fast: bool) -> int:
         stream = self._stream(fast=fast)
-        steps = Steps(Source("bench", "", "", "SLUICE", (stream,)), stream, "run", _Empty())
+        steps = Steps(Source("bench", "", "", "SLUICE", (stream,)), stream, "run", Forgetful())
         here = {"spool_root": str(self.folder / "spool")}
         python = settings().program("singer", "python")
         job = steps.extract_job(self.source) | here
@@ -368,21 +358,6 @@ def _median(costs: Sequence[Cost]) -> Cost:
     )
 
 
-@contextmanager
-def _server(name: str, folder: Path) -> Iterator[tuple[int, int]]:
-    """Run a local server, which logs to a file; yields its port and its process id."""
-    log, python = folder / f"{name}.log", settings().program("local", "python")
-    line = [str(python), "-m", f"include.local.{name}", "--data", str(folder / name)]
-    options: dict[str, Any] = {"stdout": subprocess.PIPE, "preexec_fn": end_with_parent}
-    with log.open("wb") as file:
-        with child(line, stderr=file, **options) as process:
-            assert process.stdout  # noqa: S101  (it is a pipe)
-            said = process.stdout.readline().decode()
-            if not said:
-                raise LocalError(f"{name} did not start: {one_line(log.read_text())}")
-            yield int(said.rpartition(":")[2]), process.pid
-
-
 def main() -> None:
     """Measure every size, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -396,10 +371,10 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as scratch:
         folder = Path(scratch)
-        with _server("postgres", folder) as source, _server("snowflake", folder) as warehouse:
-            server, servers = Server(source[0], PASSWORD), [source[1], warehouse[1]]
+        with server("postgres", folder) as source, server("snowflake", folder) as warehouse:
+            shop, servers = Server(source[0], PASSWORD), [source[1], warehouse[1]]
             for rows in given.sizes:
-                bench = Bench(server, warehouse[0], servers, folder, rows)
+                bench = Bench(shop, warehouse[0], servers, folder, rows)
                 found[rows] = measure(bench, given.runs, given.only)
     say(table(found))
 
