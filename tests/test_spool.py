@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from include.errors import LoadError
+from include.errors import ConfigError, LoadError
 from include.extract_load.spool import SEAL, Keep, PartWriter, Seal, Spool
+from include.transform.artifacts import Artifacts
 
 SCHEMA = {"type": "object", "properties": {"id": {"type": ["null", "integer"]}}}
 
@@ -126,3 +128,19 @@ def test_old_delivered_spools_are_removed_and_no_other(tmp_path):
 
 def test_where_there_are_no_spools_there_is_nothing_to_remove(spool):
     assert spool.prune(datetime.now(UTC).isoformat(), Keep(1, 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "root", "why"),
+    [
+        (lambda root: Spool(root, "shop", "orders", "run"), "s4://a/b", "Protocol not known: s4"),
+        (lambda root: Artifacts(root, "elt", "run"), "gs://a/b", "Please install gcsfs"),
+    ],
+    ids=["SLUICE_SPOOL", "SLUICE_ARTIFACTS"],
+)
+def test_a_storage_whose_package_is_not_there_is_an_error_of_one_line(made, root, why, request):
+    with pytest.raises(ConfigError) as refused:
+        made(root)
+    name = request.node.callspec.id
+    told = f"{name}={root!r}: it cannot be used from {sys.prefix}: {why}"
+    assert str(refused.value).startswith(told)

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from include.errors import OutsideError, one_line
+import fsspec
+
+from include.errors import ConfigError, OutsideError, one_line
+
+
+def file_system(setting: str, root: str) -> tuple[Any, str]:
+    """The file system of a root that a variable names, and the path there.
+
+    Args:
+        setting: The variable's name, for the message.
+        root: A path or an fsspec URL.
+
+    Raises:
+        ConfigError: No such protocol is known, or its package is not in this environment.
+    """
+    try:
+        files, path = fsspec.core.url_to_fs(root)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"{setting}={root!r}: it cannot be used from {sys.prefix}: {one_line(error)}"
+        ) from None
+    return files, str(path)
 
 
 @contextmanager

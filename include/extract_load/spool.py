@@ -24,11 +24,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Self
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from include.errors import ExtractError, LoadError, OutsideError
-from include.extract_load.disk import disk_errors, temporary_folder
+from include.extract_load.disk import disk_errors, file_system, temporary_folder
 
 FORMAT = 4
 SEAL = "seal.json"
@@ -165,10 +164,13 @@ class Spool:
         source: The source's name.
         stream: The stream's name.
         run_id: The DAG run's id.
+
+    Raises:
+        ConfigError: This environment has no driver for such a root.
     """
 
     def __init__(self, root: str, source: str, stream: str, run_id: str) -> None:
-        self._files, base = fsspec.core.url_to_fs(root)
+        self._files, base = file_system("SLUICE_SPOOL", root)
         self._runs = "/".join([base.rstrip("/"), source, stream])
         self.path = self._runs + "/" + re.sub(r"[^\w.+-]", "_", run_id)
 

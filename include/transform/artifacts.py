@@ -17,10 +17,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import fsspec
-
 from include.errors import DbtRunError
-from include.extract_load.disk import disk_errors
+from include.extract_load.disk import disk_errors, file_system
 from include.transform.results import DbtResult
 
 RUN_RESULTS, MANIFEST, SOURCES = "run_results.json", "manifest.json", "sources.json"
@@ -33,10 +31,13 @@ class Artifacts:
         root: The artifacts root: a path or an fsspec URL.
         dag_id: The DAG's id.
         run_id: The DAG run's id.
+
+    Raises:
+        ConfigError: Airflow's environment has no driver for such a root.
     """
 
     def __init__(self, root: str, dag_id: str, run_id: str) -> None:
-        self._files, base = fsspec.core.url_to_fs(root)
+        self._files, base = file_system("SLUICE_ARTIFACTS", root)
         self._runs = "/".join([base.rstrip("/"), dag_id])
         self._path = self._runs + "/" + re.sub(r"[^\w.+-]", "_", run_id)
 
