@@ -123,12 +123,13 @@ class Stack:
         port = str(self.here.postgres_port)
         return self.run_local("include.local.shop_data", command, "--port", port, *options)
 
-    def start_airflow(self, *, triggerer: bool, schedules: bool) -> AirflowApi:
+    def start_airflow(self, *, triggerer: bool, schedules: bool, **extra: str) -> AirflowApi:
         """Migrate Airflow's database where it needs it, start Airflow, put connections in.
 
         Args:
             triggerer: Whether to start it too.
             schedules: Whether cron schedules start runs; without, only triggers do.
+            extra: Further variables of its processes.
         """
         env = airflow.environment(
             self.here,
@@ -136,6 +137,7 @@ class Stack:
             self.password,
             AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE=str(schedules),
             SLUICE_RUNTIME=str(self.services.sockets),
+            **extra,
         )
         self._migrate(env)
         self.services.start(*airflow.services(self.here, env, triggerer=triggerer))
