@@ -42,6 +42,7 @@ class Settings:
         snowflake_port: TCP port of the local Snowflake on 127.0.0.1.
         airflow_port: TCP port of Airflow's API server on 127.0.0.1.
         dbt_command: A dbt executable of any version, and words before dbt's own; empty takes ours.
+        pod_templates: Of Kubernetes' pods, one a kind of task; None leaves all to Airflow.
         warm_dbt: Whether dbt commands run in a warm process; else each starts its own dbt.
         warm_dbt_idle: Seconds without a command after which that process ends.
         runtime: The folder of its socket, for this user alone.
@@ -66,6 +67,7 @@ class Settings:
     snowflake_port: int
     airflow_port: int
     dbt_command: tuple[str, ...]
+    pod_templates: Path | None
     warm_dbt: bool
     warm_dbt_idle: float
     runtime: Path
@@ -147,6 +149,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         snowflake_port=int(_number(env, "SLUICE_SNOWFLAKE_PORT", "58085")),
         airflow_port=int(_number(env, "SLUICE_AIRFLOW_PORT", "8080")),
         dbt_command=dbt_command,
+        pod_templates=ROOT / templates if (templates := env.get("SLUICE_POD_TEMPLATES")) else None,
         warm_dbt=_switch(env, "SLUICE_WARM_DBT", "on") and not dbt_command,
         warm_dbt_idle=_number(env, "SLUICE_WARM_DBT_IDLE", "900"),
         runtime=Path(env.get("SLUICE_RUNTIME") or f"{tempfile.gettempdir()}/sluice-{os.getuid()}"),

@@ -14,6 +14,7 @@ from airflow.sdk.definitions.context import Context
 from include.connections import PostgresConnection, SnowflakeConnection
 from include.extract_load.source import Source, Stream, assets_of
 from include.extract_load.steps import NEWS, Steps
+from include.pods import pod_options
 from include.retries import where_a_retry_helps
 
 
@@ -31,8 +32,10 @@ def raw_table(source: str, stream: str) -> Asset:
 class _StreamOperator(BaseOperator):
     """What extract and load of one stream share."""
 
+    kind = ""
+
     def __init__(self, *, source: Source, stream: Stream, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**pod_options(self.kind), **options)
         self._source = source
         self._stream = stream
         self._asset = raw_table(source.name, stream.name)
@@ -45,6 +48,8 @@ class _StreamOperator(BaseOperator):
 class ExtractOperator(_StreamOperator):
     """Read one stream with the tap into a sealed spool."""
 
+    kind = "extract"
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Return what the seal says: rows, bytes, seconds."""
         connection = BaseHook.get_connection(self._source.source_connection)
@@ -54,6 +59,8 @@ class ExtractOperator(_StreamOperator):
 
 class LoadOperator(_StreamOperator):
     """Deliver one stream's sealed spool with the target; then move its bookmark."""
+
+    kind = "load"
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return what the ledger says, and which load had the last news."""

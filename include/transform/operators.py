@@ -13,6 +13,7 @@ from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.connections import SnowflakeConnection
+from include.pods import pod_options
 from include.retries import where_a_retry_helps
 from include.schedules.edge_file import Freshness
 from include.settings import settings
@@ -40,10 +41,11 @@ class DbtTask(BaseOperator):
 
     Args:
         connection: The Airflow connection of the warehouse.
+        kind: Which pod it gets where Kubernetes runs it.
     """
 
-    def __init__(self, *, connection: str, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, connection: str, kind: str = "dbt_run", **options: Any) -> None:
+        super().__init__(**pod_options(kind), **options)
         self._connection = connection
 
     def _environment(self, context: Context) -> dict[str, str]:
@@ -107,7 +109,8 @@ class DbtOperator(DbtTask):
         watch: Watch | TestsOf | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options, inlets=watch.assets if watch else None)
+        kind = "dbt_test" if verb == "test" else "dbt_run"
+        super().__init__(kind=kind, **options, inlets=watch.assets if watch else None)
         self.parts = tuple(parts)
         self._verb = verb
         self._watch = watch
