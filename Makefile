@@ -7,10 +7,11 @@ export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
 CHAOS_ONLY := $(addprefix tests/journeys/test_,build_changed.py dbt_tasks.py dbt_stress.py task_per.py)
+SCALE_OUT := tests/journeys/test_scale_out.py
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: chaos help install demo up down status picture test check new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
+.PHONY: chaos scale-out image-sizes help install demo up down status picture test check new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -36,7 +37,7 @@ picture: ## Take docs/pictures/ anew from Airflow's UI, beside make up
 
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
-	@$(VENVS)/test/bin/python -m pytest tests/journeys tests $(addprefix --ignore=,tests/dags $(CHAOS_ONLY)) -n 2 --dist loadfile --no-loadscope-reorder
+	@$(VENVS)/test/bin/python -m pytest tests/journeys tests $(addprefix --ignore=,tests/dags $(CHAOS_ONLY) $(SCALE_OUT)) -n 2 --dist loadfile --no-loadscope-reorder
 	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
 
 chaos: ## Kill every part: POINTS=56 of a load, HISTORIES=90 of a table, KILLS=20 of dbt on MODELS=250; SEED=1
@@ -45,13 +46,23 @@ chaos: ## Kill every part: POINTS=56 of a load, HISTORIES=90 of a table, KILLS=2
 		SLUICE_STRESS_MODELS=$(or $(MODELS),250) SLUICE_STRESS_KILLS=$(or $(KILLS),20) \
 		$(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py tests/journeys/test_any_history.py tests/test_dbt_equivalence.py tests/test_dbt_results.py $(CHAOS_ONLY)
 
+scale-out: ## Run it on two Celery workers that share no disk, and kill one; needs redis-server
+	@command -v redis-server >/dev/null || { echo "scale-out: no redis-server on the PATH; install it (Debian: redis-server)" >&2; exit 1; }
+	@scripts/install.sh celery dbt singer tap-postgres target-snowflake local test
+	@$(VENVS)/test/bin/python -m pytest $(SCALE_OUT)
+
+image-sizes: ## Do the Dockerfile's steps here, and tell what each adds and takes
+	@scripts/install.sh airflow
+	@$(VENVS)/airflow/bin/python -m scripts.image_sizes
+
 check: ## Lint, types, stale generated files
 	@scripts/install.sh dbt lint test-airflow
 	@$(VENVS)/lint/bin/ruff check .
 	@$(VENVS)/lint/bin/ruff format --check .
 	@$(VENVS)/lint/bin/mypy --python-executable $(VENVS)/test-airflow/bin/python
 	@$(VENVS)/lint/bin/yamllint -s .
-	@$(VENVS)/lint/bin/hadolint --ignore DL3066 Dockerfile
+	@$(VENVS)/lint/bin/hadolint --ignore DL3066 Dockerfile deploy/kubernetes/Dockerfile
+	@$(VENVS)/lint/bin/kubernetes-validate --strict --quiet deploy/kubernetes/settings.yaml deploy/kubernetes/pods/*.yaml
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.override.yml
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.circle-ci .circleci/config.yml
@@ -101,7 +112,7 @@ bench-dbt: ## Measure dbt in Airflow beside Cosmos and others: SIZES="20 100", R
 		$(if $(SIZES),--sizes $(SIZES)) $(if $(WAYS),--ways $(WAYS)) $(ARGS)
 
 lock: ## Write requirements/*.txt anew from requirements/*.in
-	@scripts/lock.sh $(LOCKED) bench bench-cosmos bench-meltano bench-dlt
+	@scripts/lock.sh $(LOCKED) celery bench bench-cosmos bench-meltano bench-dlt
 
 clean: down ## Remove the local databases, spools and logs
 	@rm -rf .local

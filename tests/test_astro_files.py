@@ -1,10 +1,11 @@
-"""What `astro dev start` reads. No Docker engine is needed: what can be checked without, is."""
+"""What `astro dev start` reads, and both images. What can be checked without Docker, is."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -13,7 +14,8 @@ from conftest import wait_until
 
 from include.local.airflow import connections
 from include.local.ports import answers, free_port
-from include.settings import ROOT, load_local_environment, settings
+from include.settings import ROOT, child_environment, load_local_environment, settings
+from scripts import image_sizes
 
 # https://www.astronomer.io/docs/astro/cli/develop-project#configure-airflow_settingsyaml
 SETTINGS = {
@@ -22,6 +24,9 @@ SETTINGS = {
     "pools": {"pool_name", "pool_slot", "pool_description"},
     "variables": {"variable_name", "variable_value"},
 }
+
+
+DOCKERFILES = [ROOT / "Dockerfile", ROOT / "deploy/kubernetes/Dockerfile"]
 
 
 @pytest.fixture
@@ -61,12 +66,12 @@ def test_every_path_in_the_compose_file_and_the_dockerfile_is_there(compose):
     for service in compose["services"].values():
         named[0] |= {v.partition(":")[0] for v in service.get("volumes", []) if v[0] == "."}
         named[0] |= {word for word in service.get("command", []) if "/" in word}
-    for line in (ROOT / "Dockerfile").read_text().splitlines():
+    for line in (line for file in DOCKERFILES for line in image_sizes.steps(file)):
         if line.startswith("COPY"):
             named[1] |= {w for w in shlex.split(line)[1:-1] if not w.startswith("--")}
-    assert "./dbt" in named[0] and "requirements/" in named[1]
+    assert "./dbt" in named[0] and "requirements/dbt.*" in named[1]
     for path in named[0] | named[1]:
-        assert (ROOT / path).exists(), path
+        assert list(ROOT.glob(path)) if "*" in path else (ROOT / path).exists(), path
 
 
 def test_every_service_that_runs_or_parses_dags_has_the_dbt_project(compose):
@@ -74,9 +79,63 @@ def test_every_service_that_runs_or_parses_dags_has_the_dbt_project(compose):
         assert "./dbt:/usr/local/airflow/dbt:ro" in compose["services"][name]["volumes"]
 
 
-def test_the_image_makes_every_environment_that_tasks_start(compose):
-    text = (ROOT / "Dockerfile").read_text()
-    made = set(re.search(r"install\.sh ([\w -]+)$", text, re.M)[1].split())
+@pytest.mark.parametrize("file", DOCKERFILES, ids=["astro", "kubernetes"])
+def test_a_new_model_makes_no_environment_of_an_image_anew(file):
+    copy, *rest = image_sizes.anew(image_sizes.steps(file))
+    assert re.fullmatch(r"COPY --chown=\w+:0 \. \.", copy)
+    assert rest == ["RUN .venvs/dbt/bin/python -m scripts.generate_edges --check"]
+
+
+def test_the_image_for_astro_stands_on_one_that_does_not_copy_the_project_first():
+    assert re.search(r"^FROM \S+-base$", DOCKERFILES[0].read_text(), re.M)
+
+
+def test_the_image_holds_the_project_but_no_secret_and_no_test(monkeypatch, tmp_path):
+    (tmp_path / ".dockerignore").write_text((ROOT / ".dockerignore").read_text())
+    kept = ["dags/a.py", "dbt/models/a.sql", ".astro/config.yaml", "include/local/a.py"]
+    left = [".env", ".git/config", "tests/a.py", "dags/__pycache__/a.pyc", "dbt/target/a.json"]
+    for name in (*kept, *left):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(image_sizes, "ROOT", tmp_path)
+    assert image_sizes.context() == sorted([".dockerignore", *kept])
+
+
+def pytest_as_in_the_image(*line):
+    """The image has Airflow and pytest, and none of pytest's plugins that are ours."""
+    python = settings().program("test-airflow", "python")
+    return subprocess.run(
+        [python, "-m", "pytest", "-p", "no:timeout", "-q", *line],
+        cwd=ROOT,
+        env=child_environment({"PYTHONPATH": ""}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_astro_dev_parse_passes_and_names_a_file_that_does_not_import(tmp_path):
+    done = pytest_as_in_the_image(".astro/test_dag_integrity_default.py")
+    assert "3 passed" in done.stdout, done.stdout
+    for name in (".astro", "dags", "include"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "dags/broken.py").write_text("import nothing_of_this_name  # a dag of airflow\n")
+    done = pytest_as_in_the_image(tmp_path / ".astro/test_dag_integrity_default.py")
+    assert done.returncode == 1
+    assert "1 failed, 3 passed" in done.stdout
+    assert "No module named 'nothing_of_this_name'" in done.stdout
+
+
+def test_astro_dev_pytest_collects_what_its_environment_can_run():
+    done = pytest_as_in_the_image("tests/", "--collect-only")
+    assert done.returncode == 0, done.stdout
+    assert "tests/dags/test_dag_integrity.py::test_every_dag_imports" in done.stdout
+    assert not re.search(r"^tests/(?!dags/)", done.stdout, re.M)
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=["astro", "kubernetes"])
+def test_an_image_makes_every_environment_that_tasks_start(file):
+    made = set(re.findall(r"^RUN scripts/install\.sh (.+)$", file.read_text(), re.M))
     used = {"tap-postgres", "target-snowflake"}
     for file in (ROOT / "include").rglob("*.py"):
         if "local" not in file.parts:
