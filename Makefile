@@ -2,16 +2,17 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENVS := $(or $(SLUICE_VENVS),$(CURDIR)/.venvs)
-LOCKED := airflow dbt dbt-1.9 singer tap-postgres target-snowflake local test test-airflow lint browser
+LOCKED := airflow dbt dbt-1.9 singer tap-postgres target-snowflake local test test-airflow lint browser audit
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
 CHAOS_ONLY := $(addprefix tests/journeys/test_,build_changed.py dbt_tasks.py dbt_stress.py task_per.py)
 SCALE_OUT := tests/journeys/test_scale_out.py
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
+SBOM := $(or $(OUT),.local/sbom)
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: chaos scale-out image-sizes help install demo up down status picture test check new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
+.PHONY: chaos scale-out image-sizes help install demo up down status picture test check audit sbom new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -70,6 +71,18 @@ check: ## Lint, types, stale generated files
 	@$(VENVS)/lint/bin/sqlfluff lint dbt
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --check
 
+audit: ## Ask for known weaknesses of all locked packages; requirements/audit.yml says which are borne
+	@scripts/install.sh audit
+	@$(VENVS)/audit/bin/python -m scripts.audit
+
+sbom: ## Write a CycloneDX bill of materials of each environment to OUT=.local/sbom/
+	@scripts/install.sh audit
+	@mkdir -p $(SBOM)
+	@for name in $(or $(NAMES),$(basename $(notdir $(wildcard requirements/*.in)))); do \
+		PYTHONWARNINGS=ignore $(VENVS)/audit/bin/cyclonedx-py requirements requirements/$$name.txt --output-reproducible \
+			--pyproject pyproject.toml --sv 1.6 --output-file $(SBOM)/$$name.cdx.json || exit; \
+	done
+
 new-source: ## Propose include/sources/NAME.yml from a Postgres: NAME=crm ARGS="--schema sales"
 	@scripts/install.sh singer tap-postgres
 	@$(VENVS)/singer/bin/python -m scripts.new_source $(if $(NAME),--name $(NAME)) $(ARGS)
@@ -111,8 +124,8 @@ bench-dbt: ## Measure dbt in Airflow beside Cosmos and others: SIZES="20 100", R
 	@$(VENVS)/bench-cosmos/bin/python -m scripts.bench.dbt_runs --runs $(or $(RUNS),3) \
 		$(if $(SIZES),--sizes $(SIZES)) $(if $(WAYS),--ways $(WAYS)) $(ARGS)
 
-lock: ## Write requirements/*.txt anew from requirements/*.in
-	@scripts/lock.sh $(LOCKED) celery bench bench-cosmos bench-meltano bench-dlt
+lock: ## Write requirements/*.txt anew from requirements/*.in: ARGS=--upgrade, ARGS=--upgrade-package=requests
+	@scripts/lock.sh $(ARGS) $(LOCKED) celery bench bench-cosmos bench-meltano bench-dlt
 
 clean: down ## Remove the local databases, spools and logs
 	@rm -rf .local
