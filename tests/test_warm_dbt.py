@@ -218,6 +218,19 @@ def test_changed_files_are_seen_and_who_waits_is_answered(project, environment, 
     assert warm_dbt.run(listing, after.append) == 0
 
 
+def test_models_that_wait_for_each_other_are_for_dbt_to_tell(
+    project, environment, tmp_path, runtime
+):
+    for one, other in (("hen", "egg"), ("egg", "hen")):
+        model = project.dbt_project / "models" / f"{one}.sql"
+        model.write_text(f"select * from {{{{ ref('{other}') }}}}")
+    said = []
+    listing = ["ls", *project_options(project.dbt_project), *options(tmp_path)]
+    assert WarmDbt.of(environment, project).run(listing, said.append) == 2
+    assert "Found a cycle: model.shop" in said[-1]
+    assert "commands will take longer: Found a cycle" in log_of(runtime)
+
+
 def test_a_command_that_runs_goes_on_while_the_project_changes(
     project, environment, tmp_path, runtime
 ):

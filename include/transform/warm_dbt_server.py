@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
 import json
 import logging
-import multiprocessing
 import os
 import select
 import signal
@@ -22,35 +20,23 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout, suppress
-from dataclasses import fields
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from include.errors import LocalError
-from include.process import end_with_parent
 from include.settings import ROOT
-from include.transform.dbt_command import project_options
-from include.transform.dbt_program import (
-    FAILED,
-    invoke,
-    make_flags_light,
-    make_locks_light,
-    make_results_safe,
-)
+from include.transform.dbt_program import FAILED, invoke
 from include.transform.project_files import project_files
-from include.transform.scratch import scratch
 from include.transform.warm_dbt import SERVER, NoWarmDbt, locked
+from include.transform.warm_project import UNSET, warm_up
 
 log = logging.getLogger(__name__)
 CANCEL_SECONDS = 30
 TICK_SECONDS = 1
 REQUEST_SECONDS = 10
-PARSE_SECONDS = 600
 INTERRUPTED = 130
-UNSET = "DBT_DEFAULT_PLACEHOLDER"  # what dbt remembers of a variable that was not there
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 
@@ -68,151 +54,6 @@ def fingerprint(*roots: Path) -> Fingerprint:
 def _read_by_dbt(project: Path) -> Fingerprint:
     """The project's files, and the code that runs commands."""
     return fingerprint(project, Path(__file__).parent)
-
-
-def warm_up(project: Path, runtime: Path, not_for_parser: Sequence[socket.socket]) -> Any:
-    """Import dbt and parse the project.
-
-    Args:
-        project: The folder of ``dbt_project.yml``.
-        runtime: The folder of the socket.
-        not_for_parser: What the parsing process must not keep open.
-
-    Returns:
-        dbt's Manifest, or None where the project does not parse: then each command parses it
-        and says what is wrong.
-
-    Raises:
-        LocalError: The process that parses was killed.
-    """
-    make_results_safe()
-    make_locks_light()
-    make_flags_light()
-    import dbt.adapters.snowflake
-    import dbt.task.run
-    import dbt.task.seed
-    import dbt.task.snapshot
-    import dbt.task.test  # noqa: F401
-    from dbt.contracts.graph.manifest import Manifest
-
-    _parse_again_where_it_matters()
-    # dbt's parser leaves threads running, which a forked child would wait for in vain.
-    fork = multiprocessing.get_context("fork")
-    reader, writer = fork.Pipe(duplex=False)
-    parser = fork.Process(target=_parse, args=(project, runtime, writer, [reader, *not_for_parser]))
-    parser.start()
-    writer.close()
-    parts = None
-    with reader:
-        try:
-            if reader.poll(PARSE_SECONDS):
-                parts = reader.recv()
-        except (EOFError, OSError):  # it ended before it wrote, or while it did
-            parser.join()
-            if parser.exitcode == -signal.SIGKILL:
-                raise LocalError("the process that parses was killed; out of memory?") from None
-    parser.kill()  # it has nothing left to do, or has hung
-    parser.join()
-    if not parts:
-        return None
-    manifest = _ready(Manifest(**parts))
-    _rehearse(project, runtime, manifest)
-    return manifest
-
-
-def _rehearse(project: Path, runtime: Path, manifest: Any) -> None:
-    """Run a command that needs no connection: what dbt then remembers, each fork has.
-
-    Most of what is left of a command's start are schemas and serializers that dbt makes of its
-    classes when they are first used, and a search for plugins among all modules.
-    """
-    from dbt.cli.main import dbtRunner
-    from dbt.plugins.manager import PluginManager
-
-    plugins = PluginManager.get_prefixed_modules()
-    PluginManager.get_prefixed_modules = lambda: plugins
-    with scratch(runtime) as folder:
-        line = ["--quiet", "ls", *project_options(project), "--target-path", str(folder)]
-        line += ["--log-path", str(folder), "--log-level-file", "none"]
-        with redirect_stdout(io.StringIO()):
-            dbtRunner(manifest=manifest).invoke(line)
-
-
-def _ready(manifest: Any) -> Any:
-    """Make what every command would make for itself: lookups, and macros as Python."""
-    from dbt_common.clients.jinja import template_cache
-    from dbt_common.exceptions import DbtBaseException
-
-    manifest.build_parent_and_child_maps()
-    for lookup in ("ref_lookup", "source_lookup", "disabled_lookup", "singular_test_lookup"):
-        getattr(manifest, lookup)
-    for macro in manifest.macros.values():
-        with suppress(DbtBaseException):  # one that is broken matters where it is called
-            template_cache.get_node_template(macro)
-    return manifest
-
-
-def _parse(project: Path, runtime: Path, writer: Any, not_ours: Sequence[Any]) -> None:
-    end_with_parent()
-    for inherited in not_ours:
-        inherited.close()
-    from dbt.cli.main import dbtRunner
-
-    with scratch(runtime) as folder:
-        options = [*project_options(project), "--target-path", str(folder)]
-        options += ["--log-level-file", "none", "--no-partial-parse"]
-        outcome = dbtRunner().invoke(["--quiet", "parse", *options])
-    if not outcome.success:
-        log.warning("%s does not parse: %s", project, outcome.exception)
-        writer.send(None)
-        return
-    manifest = outcome.result
-    # Not the manifest itself: dbt 1.11.16 forgets a field where it tells pickle how to rebuild it.
-    parts = (field.name for field in fields(manifest) if not field.name.startswith("_"))
-    writer.send({name: getattr(manifest, name) for name in parts})
-
-
-def _parse_again_where_it_matters() -> None:
-    """Have dbt's own test for reusing a parsed project made against each command's environment.
-
-    Its query tag, which differs from task to task, is no part of how the project is parsed.
-    """
-    from dbt.adapters.snowflake.connections import SnowflakeCredentials
-    from dbt.cli import requires
-
-    keys = SnowflakeCredentials._connection_keys
-    SnowflakeCredentials._connection_keys = lambda self: tuple(
-        key for key in keys(self) if key != "query_tag"
-    )
-
-    original = requires.setup_manifest
-
-    def setup_manifest(context: Any, *arguments: Any, **options: Any) -> Any:
-        manifest = context.obj.get("manifest")
-        if manifest and (changed := _changed(manifest, context.obj["runtime_config"])):
-            sys.stdout.write(f"warm dbt: parsing again, for other {', '.join(changed)}\n")
-            context.obj["manifest"] = None
-        return original(context, *arguments, **options)
-
-    requires.setup_manifest = setup_manifest
-
-
-def _changed(manifest: Any, config: Any) -> list[str]:
-    from dbt.parser.manifest import ManifestLoader
-
-    loader: Any = SimpleNamespace(root_project=config, all_projects=config.load_dependencies())
-    now = ManifestLoader.build_manifest_state_check(loader)
-    then = manifest.state_check
-    checks = {
-        "vars": "vars_hash",
-        "connection": "profile_hash",
-        "project": "project_hashes",
-        "project variables": "project_env_vars_hash",
-    }
-    changed = [name for name, key in checks.items() if getattr(now, key) != getattr(then, key)]
-    return changed + [
-        name for name, value in manifest.env_vars.items() if os.environ.get(name, UNSET) != value
-    ]
 
 
 def _read_request(connection: socket.socket) -> tuple[dict[str, Any], int]:
