@@ -12,7 +12,7 @@ LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 SBOM := $(or $(OUT),.local/sbom)
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: chaos scale-out image-sizes help install demo up down status picture test check audit sbom new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
+.PHONY: chaos scale-out image-sizes help install demo up down status picture test check audit sbom image deploy new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -66,7 +66,10 @@ check: ## Lint, types, stale generated files
 	@$(VENVS)/lint/bin/kubernetes-validate --strict --quiet deploy/kubernetes/settings.yaml deploy/kubernetes/pods/*.yaml
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.override.yml
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.circle-ci .circleci/config.yml
+	@$(VENVS)/lint/bin/jactionlint --strict-exit --shellcheck $(VENVS)/lint/bin/shellcheck --pyflakes=
+	@$(VENVS)/lint/bin/shellcheck scripts/*.sh .ci/run
 	@$(VENVS)/lint/bin/check-jsonschema -q --schemafile include/sources/source.schema.json include/sources/*.yml
 	@$(VENVS)/lint/bin/sqlfluff lint dbt
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --check
@@ -82,6 +85,14 @@ sbom: ## Write a CycloneDX bill of materials of each environment to OUT=.local/s
 		PYTHONWARNINGS=ignore $(VENVS)/audit/bin/cyclonedx-py requirements requirements/$$name.txt --output-reproducible \
 			--pyproject pyproject.toml --sv 1.6 --output-file $(SBOM)/$$name.cdx.json || exit; \
 	done
+
+image: ## Build the image with Docker: TAG=sluice FILE=Dockerfile
+	@command -v docker >/dev/null || { echo "image: no docker on the PATH; install Docker's engine, and see that it runs" >&2; exit 1; }
+	@docker build --tag $(or $(TAG),sluice) --file $(or $(FILE),Dockerfile) .
+
+deploy: ## Deploy to Astro, with its CLI: ASTRO_DEPLOYMENT_ID, and ASTRO_API_TOKEN or astro login
+	@command -v astro >/dev/null || { echo "deploy: no astro on the PATH; install Astro's CLI, then run the same command again" >&2; exit 1; }
+	@astro deploy $(ASTRO_DEPLOYMENT_ID)
 
 new-source: ## Propose include/sources/NAME.yml from a Postgres: NAME=crm ARGS="--schema sales"
 	@scripts/install.sh singer tap-postgres
