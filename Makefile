@@ -12,7 +12,7 @@ LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 SBOM := $(or $(OUT),.local/sbom)
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: chaos scale-out image-sizes help install demo up down status picture test check audit sbom image deploy new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
+.PHONY: chaos scale-out image-sizes help install demo up down status dbt picture test check audit sbom image deploy new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ down: ## Stop what `make up` started
 
 status: ## Say what runs
 	@$(IF_INSTALLED) $(LOCAL) status
+
+dbt: ## Run dbt by hand, on make up's warehouse or an account's: ARGS="run --select fct_orders"
+	@scripts/install.sh dbt
+	@$(VENVS)/dbt/bin/python -m scripts.dbt_by_hand $(ARGS)
 
 picture: ## Take docs/pictures/ anew from Airflow's UI, beside make up
 	@scripts/install.sh browser

@@ -1,4 +1,4 @@
-"""What happens when a task has failed for good."""
+"""What happens when a task has failed: the last lines of its log say what is wrong."""
 
 from __future__ import annotations
 
@@ -9,17 +9,33 @@ log = logging.getLogger(__name__)
 
 
 def on_failure(context: dict[str, Any]) -> None:
-    """Leave one line that names the task, its run and its error.
+    """Tell of a task that has failed for good.
 
     Args:
         context: Airflow's context of the failed task.
     """
+    _tell(context, "failed", "then: clear this task with Downstream")
+
+
+def on_retry(context: dict[str, Any]) -> None:
+    """Tell of a try that has failed, and is not the last.
+
+    Args:
+        context: Airflow's context of the task.
+    """
+    _tell(context, "will be tried again; it failed")
+
+
+def _tell(context: dict[str, Any], became: str, then: str = "") -> None:
+    """Log which task it is, the error's notes, what to do when it is mended, and last the error."""
     instance = context["ti"]
-    log.error(
-        "%s failed in %s, run %s, try %s: %s",
-        instance.task_id,
-        instance.dag_id,
-        instance.run_id,
-        instance.try_number,
-        context.get("exception"),
-    )
+    error = context.get("exception") or "nothing is known of an error: ended from outside"
+    # Airflow's UI folds away what it logs once a task's own work is done; here that ends early.
+    log.info("::endgroup::")
+    which = (instance.task_id, became, instance.dag_id, instance.run_id, instance.try_number)
+    log.error("%s %s in %s, run %s, try %s", *which)
+    for note in getattr(error, "__notes__", ()):
+        log.error("%s", note)
+    if then and "clear" not in str(error):  # else it says so better
+        log.error("%s", then)
+    log.error("%s", error)

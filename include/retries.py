@@ -22,4 +22,7 @@ def where_a_retry_helps() -> Iterator[None]:
     except OutsideError:
         raise
     except SluiceError as error:
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        failed = AirflowFailException(f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            failed.add_note(note)
+        raise failed from None

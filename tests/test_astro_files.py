@@ -49,7 +49,7 @@ def test_local_connections_equal_those_of_airflow_settings():
     made = connections(settings({}), listed[0]["conn_password"])
     for entry, body in zip(listed, made, strict=True):
         assert (body["connection_id"], body["login"]) == (entry["conn_id"], entry["conn_login"])
-        assert yaml.safe_load(body["extra"]) == entry["conn_extra"]
+        assert yaml.safe_load(body["extra"] or "{}") == entry["conn_extra"]
         assert body["password"] == entry["conn_password"]
     assert (made[0]["host"], made[0]["port"]) == (listed[0]["conn_host"], listed[0]["conn_port"])
 

@@ -19,6 +19,7 @@ from include.transform.dbt_command import (
     run_dbt,
     run_hooks,
 )
+from include.transform.notes import noted
 from include.transform.results import merged
 
 PROJECT = """
@@ -125,6 +126,31 @@ def test_a_failed_test_shows_its_first_rows_without_what_is_masked(environment):
     assert shown == [{"ID": 1, "EMAIL": "(hidden)"}, {"ID": 2, "EMAIL": None}]
     (row,) = failing_rows(accepted.compiled, environment, frozenset())
     assert row["VALUE_FIELD"] == "someone@example.org"
+
+
+def test_an_error_notes_the_line_the_sql_and_the_command_by_hand(environment, caplog):
+    project = settings().dbt_project
+    odd = project / "models" / "odd.sql"
+    odd.write_text("{{ config(materialized='view') }}\nselect\n    1 as id,\n    2 2 as other\n")
+    command = DbtCommand("run", ("odd",))
+    with caplog.at_level("INFO"):
+        result = run_dbt(command, environment)
+    with (
+        pytest.raises(DbtModelError, match=r"odd.*001003") as failed,
+        noted(result, {"model.small.odd": "s3://kept/odd.sql"}, command),
+    ):
+        result.raise_for_nodes()
+    odd.unlink()
+    assert failed.value.__notes__ == [
+        f"{project.name}/models/odd.sql, line 4: 2 2 as other",
+        "SQL: s3://kept/odd.sql",
+        "by hand: make dbt ARGS='run --select odd'",
+    ]
+    lines = [record.getMessage() for record in caplog.records]
+    assert "Failure in model odd (models/odd.sql)" in lines
+    for told in (*lines, str(failed.value)):
+        assert told.strip()
+        assert "compiled code at" not in told, "that file is gone"
 
 
 def test_rows_that_cannot_be_shown_are_none(environment):

@@ -143,7 +143,8 @@ def _for_this_machine(
         body |= {"host": "127.0.0.1", "port": settings.postgres_port}
     else:
         extra |= {"host": "127.0.0.1", "port": settings.snowflake_port}
-    return body | {"extra": json.dumps(extra)}
+    # Airflow masks an extra in logs, and warns of one that is too short for that.
+    return body | {"extra": json.dumps(extra) if extra else None}
 
 
 def api(port: int, own: Secrets) -> AirflowApi:

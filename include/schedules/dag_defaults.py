@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from include.alerts import on_failure
+from include.alerts import on_failure, on_retry
 
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "data-platform",
@@ -16,6 +16,7 @@ TASK_DEFAULTS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=15),
     "execution_timeout": timedelta(hours=2),
     "on_failure_callback": on_failure,
+    "on_retry_callback": on_retry,
 }
 """Of each task: it waits for its own success in the run before; outside failures are retried."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from include.errors import DbtProjectError, DbtRunError
 from include.process import child
 from include.settings import settings
 from include.transform.plain_dbt import PlainCommand, completed, require_program
-from include.transform.results import DbtResult, kind_of
+from include.transform.results import DbtResult, kind_of, statements
 from include.transform.scratch import scratch
 from include.transform.warm_dbt import DIED, NoWarmDbt, WarmDbt
 
@@ -27,6 +28,12 @@ KEPT_LINES = 200
 SHOWN_ROWS = 10
 LONGEST_VALUE = 100
 HIDDEN = "(hidden)"
+# What dbt says of every command: Airflow has a clock of its own, and what came of nodes we tell.
+CLOCK = re.compile(r"\d\d:\d\d:\d\d(  |$)")
+ROUTINE = re.compile(
+    r"\s*($|Running with |Registered adapter|Found \d|Concurrency: |\d+ of \d+ (OK|PASS) "
+    r"|Finished running|Completed |Done\. |compiled code at )"
+)
 
 
 @dataclass(frozen=True)
@@ -203,7 +210,7 @@ def _results(
     content = _written("run_results.json", name, line, folder, environment)
     if settings().dbt_command:
         content = completed(content, kind, folder / "target" / "manifest.json")
-    return DbtResult(kind, content)
+    return DbtResult(kind, content, statements(content))
 
 
 def _written(
@@ -227,7 +234,9 @@ def _run(
 
     def say(text: str) -> None:
         said.append(text)
-        tell("%s", text)
+        line = CLOCK.sub("", text, count=1)
+        if not ROUTINE.match(line):
+            tell("%s", line)
 
     here = settings()
     if here.dbt_command:

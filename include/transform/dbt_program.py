@@ -76,6 +76,7 @@ def invoke(arguments: Sequence[str], manifest: Any = None) -> int:
         dbt's exit status: 0, 1 where a node did not do well, 2 for all else.
     """
     from dbt.cli.main import dbtRunner
+    from dbt_common.exceptions import DbtBaseException
 
     from include.transform import hooks
 
@@ -94,7 +95,8 @@ def invoke(arguments: Sequence[str], manifest: Any = None) -> int:
     if isinstance(outcome.exception, KeyboardInterrupt):
         raise outcome.exception
     if outcome.exception is not None:
-        sys.stdout.write(f"{type(outcome.exception).__name__}: {outcome.exception}\n")
+        if not isinstance(outcome.exception, DbtBaseException):  # else dbt has said so itself
+            sys.stdout.write(f"{type(outcome.exception).__name__}: {outcome.exception}\n")
         return FAILED
     if line[0] == "parse" and manifest:  # dbt writes only what it has parsed itself
         outcome.result.write(str(Path(line[line.index("--target-path") + 1]) / "manifest.json"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -56,20 +56,27 @@ class DbtTask(BaseOperator):
     def _artifacts(self, context: Context) -> Artifacts:
         return Artifacts(settings().artifacts, self.dag_id, context["run_id"])
 
+    def _again(self, result: DbtResult, context: Context) -> DbtCommand | None:
+        """What does a command again for the nodes that did not do well, where one can by hand."""
+
     def _take(self, result: DbtResult, context: Context) -> dict[str, Any]:
         """Keep and tell what came of a command; returns what is for XCom.
 
         Raises:
-            SluiceError: A node did not do well.
+            SluiceError: A node did not do well; its notes tell where, and how to try it by hand.
         """
         places = self._artifacts(context).keep(self.task_id, result)
         told = [_told(node, places) for node in result.nodes]
         for node in result.nodes:
-            self.log.info("%s%s", node, _at(node, places))
+            tell = self.log.warning if node.status == "warn" else self.log.info
+            tell("%s%s", node, _at(node, places))
         value = {"nodes": len(told), "results": told}
         if result.bad:
             context["ti"].xcom_push("return_value", value)
-        result.raise_for_nodes()
+            from include.transform.notes import noted  # what does well does not need it
+
+            with noted(result, places, self._again(result, context)):
+                result.raise_for_nodes()
         return value
 
 
@@ -137,14 +144,8 @@ class DbtOperator(DbtTask):
                 self._tell_assets(context, {}, UNCHANGED, news)
                 return {"nodes": 0, "results": [], UNCHANGED: news}
             earlier = self._earlier(context, parts)
-            command = DbtCommand(
-                verb=self._verb,
-                select=tuple(s for part in _after(earlier, parts) for s in part.select),
-                full_refresh=bool(params.get("full_refresh")),
-                empty=bool(params.get("empty")),
-                variables=params.get("vars") or {},
-            )
-            result = run_dbt(command, environment)
+            select = (s for part in _after(earlier, parts) for s in part.select)
+            result = run_dbt(self._command(context, select), environment)
             self._show_failures(result, environment)
             if len(parts) > 1:
                 content = merged([*earlier, result.content], [])
@@ -154,6 +155,21 @@ class DbtOperator(DbtTask):
             self._watch.remember(context, seen)
         self._tell_assets(context, {part.node for part in parts})
         return value
+
+    def _command(self, context: Context, select: Iterable[str]) -> DbtCommand:
+        params = context["params"]
+        return DbtCommand(
+            verb=self._verb,
+            select=tuple(select),
+            full_refresh=bool(params.get("full_refresh")),
+            empty=bool(params.get("empty")),
+            variables=params.get("vars") or {},
+        )
+
+    def _again(self, result: DbtResult, context: Context) -> DbtCommand:
+        selects = {k: s for p in self.parts for k, s in zip(p.ids, p.select, strict=True)}
+        bad = (node.id for node in result.bad if node.status != "skipped")
+        return self._command(context, (selects[key] for key in bad if key in selects))
 
     def _earlier(self, context: Context, parts: Sequence[Part]) -> list[dict[str, Any]]:
         """What an earlier try of several nodes left, where it can be gone on with."""
@@ -220,14 +236,14 @@ class HooksOperator(DbtTask):
             states = _states(context, self._nodes)
             results = _results(self._artifacts(context), states, self._nodes)
             if results is None:
-                _raise_for_run(states)
+                _raise_for_run(context, states)
                 return {"nodes": 0, "results": []}
         variables = context["params"].get("vars") or {}
         with where_a_retry_helps():
             value = self._take(
                 run_hooks(self._kind, results, variables, self._environment(context)), context
             )
-        _raise_for_run(states)
+        _raise_for_run(context, states)
         return value
 
 
@@ -282,7 +298,7 @@ class RunResultsOperator(DbtTask):
         artifacts, states = self._artifacts(context), _states(context, self._nodes)
         results = _results(artifacts, states, self._nodes)
         if results is None:
-            _raise_for_run(states)
+            _raise_for_run(context, states)
             return {"nodes": {}}
         with where_a_retry_helps():
             manifest = artifacts.write(MANIFEST, read_manifest(self._environment(context)))
@@ -293,7 +309,7 @@ class RunResultsOperator(DbtTask):
         counts = Counter(str(entry["status"]) for entry in results["results"])
         told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
         self.log.info("%s: %s", place, told)
-        _raise_for_run(states)
+        _raise_for_run(context, states)
         return {"run_results": place, "manifest": manifest, "nodes": dict(sorted(counts.items()))}
 
 
@@ -327,10 +343,16 @@ def _with_children(task: BaseOperator, only: str) -> set[str]:
     return found
 
 
+def _all_states(context: Context) -> dict[str, str]:
+    """The state of each task of this DAG run."""
+    run_id = context["run_id"]
+    states = context["ti"].get_task_states(dag_id=context["dag"].dag_id, run_ids=[run_id])
+    return dict(states[run_id])
+
+
 def _states(context: Context, nodes: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The state of each of these tasks in this DAG run; without those that it does not have."""
-    run_id = context["run_id"]
-    found = context["ti"].get_task_states(dag_id=context["dag"].dag_id, run_ids=[run_id])[run_id]
+    found = _all_states(context)
     return {task: found[task] for task in nodes if task in found}
 
 
@@ -347,15 +369,20 @@ def _results(
     return merged(kept.values(), expected)
 
 
-def _raise_for_run(states: Mapping[str, str]) -> None:
+def _failed(states: Mapping[str, str]) -> list[str]:
+    return sorted(task for task, state in states.items() if state == "failed")
+
+
+def _raise_for_run(context: Context, states: Mapping[str, str]) -> None:
     """Raise where a task failed, or was not started for that.
 
     Raises:
         AirflowFailException: It names them.
     """
-    failed = [task for task, state in states.items() if state == "failed"]
+    failed = _failed(states)
     waiting = sum(state == "upstream_failed" for state in states.values())
     if failed or waiting:
+        failed = failed or _failed(_all_states(context))
         told = f"failed: {', '.join(failed)}" if failed else "what precedes dbt failed"
         raise AirflowFailException(
             f"{told}; not started: {waiting}; this task fails with them: mend and clear those"

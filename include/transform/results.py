@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from include.errors import DbtModelError, DbtRunError, DbtTestFailure, one_line
@@ -17,6 +18,8 @@ BAD = ("error", "runtime error", "fail", "skipped", "partial success")
 # What is said of what a retry does not mend; by the warehouse in classes of SQLSTATE for no data or
 # too much, wrong or double values, wrong SQL, missing rights, and what it cannot do at all.
 LASTING = re.compile(r"^Compilation Error|\b\d{6} \((0[2A]|2[123]|42)\w{3}\)")
+# A file of the command's own folder, which goes away with it.
+SENT = re.compile(r"\s*compiled code at (.+)")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class NodeResult:
             seconds=round(entry["execution_time"], 3),
             query_id=response.get("query_id") or "",
             failures=entry.get("failures"),
-            message=entry.get("message") or "",
+            message=SENT.sub("", entry.get("message") or ""),
             compiled=entry.get("compiled_code") or "",
         )
 
@@ -73,10 +76,12 @@ class DbtResult:
     Attributes:
         verb: ``run``, ``test``, …
         content: dbt's run_results.json.
+        sent: The statements that the warehouse refused, as they were sent, by node id.
     """
 
     verb: str
     content: Mapping[str, Any]
+    sent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nodes(self) -> tuple[NodeResult, ...]:
@@ -103,6 +108,20 @@ class DbtResult:
             raise DbtTestFailure(text)
         kinds = [kind_of(n.message) for n in bad if n.status != "skipped"]
         raise (DbtRunError if DbtRunError in kinds else DbtModelError)(text)
+
+
+def statements(content: Mapping[str, Any]) -> dict[str, str]:
+    """The statements that the warehouse refused, by node id, where dbt has left them in a file.
+
+    Args:
+        content: A run_results.json, while the folder of its command is there.
+    """
+    named = (
+        (entry["unique_id"], SENT.search(entry.get("message") or ""))
+        for entry in content["results"]
+    )
+    files = {key: Path(found[1]) for key, found in named if found}
+    return {key: file.read_text() for key, file in files.items() if file.is_file()}
 
 
 def kind_of(message: str) -> type[DbtModelError | DbtRunError]:

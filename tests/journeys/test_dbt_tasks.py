@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import closing, suppress
 
@@ -120,6 +121,24 @@ def test_the_log_of_a_failed_test_has_its_rows_without_what_is_masked(on_call, f
     assert "test.small.no_mail: 1 rows, the first 1:" in log
     assert re.search(r'"ID": 7, "EMAIL": "\(hidden\)"', log)
     assert "someone@example.org" not in log
+
+
+def test_the_log_of_a_failed_model_ends_with_where_how_to_try_it_and_the_error(
+    project, on_call, failed_run
+):
+    log = on_call.log("day", failed_run, "dbt_run.bad")
+    lines = [e["event"] for e in json.loads(log)[0]["content"] if e.get("level") == "error"]
+    assert lines[0] == "Task failed with exception"
+    assert lines[1].startswith(f"dbt_run.bad failed in day, run {failed_run}, try 1")
+    assert lines[2].startswith("dbt/models/bad.sql, in the SQL: select no_such_column from")
+    sql = project.artifacts("day", failed_run) / "compiled/model.small.bad.sql"
+    assert lines[3] == f"SQL: file://{sql}"
+    assert sql.exists()
+    assert lines[4] == "by hand: make dbt ARGS='run --select fqn:small.bad'"
+    assert lines[6].startswith("DbtModelError: model.small.bad: error: Database Error in model bad")
+    assert len(lines) == 7
+    assert "Running with dbt" not in log
+    assert "compiled code at" not in log
 
 
 def test_a_trigger_asks_for_a_part_with_variables_and_for_all_anew(project, on_call):

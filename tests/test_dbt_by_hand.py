@@ -1,0 +1,57 @@
+"""`make dbt`, as a failed task's log has a person type it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+
+import pytest
+from conftest import PASSWORD
+
+from include.local.ports import free_port
+from include.settings import ROOT, child_environment
+from include.transform.dbt_command import DbtCommand
+from include.transform.notes import make_command
+
+SEED = DbtCommand("seed", ("fqn:shop.countries",), variables={"who": "it's $me"})
+
+
+def by_hand(line, **environment):
+    """Run it in a shell: (status, output)."""
+    told = child_environment({"SLUICE_SNOWFLAKE_PORT": str(free_port()), **environment})
+    done = subprocess.run(
+        ["sh", "-c", line], env=told, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def table(local_snowflake):
+    local_snowflake.rows("drop table if exists analytics.reference.countries")
+    return "select count(*) > 9 from analytics.reference.countries"
+
+
+def test_it_reaches_the_warehouse_of_make_up(local_snowflake, table):
+    status, said = by_hand(make_command(SEED), SLUICE_SNOWFLAKE_PORT=str(local_snowflake.port))
+    assert status == 0, said
+    assert "1 of 1 OK loaded seed file" in said
+    assert local_snowflake.rows(table) == [(True,)]
+
+
+def test_it_reaches_the_account_of_the_environment(local_snowflake, table):
+    account = local_snowflake.connection.dbt_environment()
+    status, said = by_hand(make_command(SEED), SLUICE_ENV="prod", **account)
+    assert status == 0, said
+    assert local_snowflake.rows(table) == [(True,)]
+
+
+def test_without_a_warehouse_it_says_what_to_do():
+    status, said = by_hand("make dbt ARGS=ls")
+    assert status
+    assert "run make up first, or set SNOWFLAKE_ACCOUNT" in said
+    assert PASSWORD not in said
+
+
+def test_what_it_is_told_survives_make_and_the_shell():
+    said = by_hand(make_command(SEED).replace("make dbt", "make -n dbt"))[1]
+    assert shlex.split(said.splitlines()[-1])[-4:] == SEED.arguments()[1:]
