@@ -55,12 +55,13 @@ class LocalSnowflake:
     data: Path
     process: subprocess.Popen[str] = field(init=False)
     port: int = 0
+    options: tuple[str, ...] = ()
 
     def start(self) -> None:
         command = [str(settings().program("local", "python")), "-m", "include.local.snowflake"]
         with (self.data.parent / "snowflake.log").open("a") as log:
             self.process = subprocess.Popen(
-                [*command, "--data", str(self.data), "--port", str(self.port)],
+                [*command, "--data", str(self.data), "--port", str(self.port), *self.options],
                 env=child_environment(),
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
@@ -90,8 +91,8 @@ class LocalSnowflake:
 
 
 @contextmanager
-def running_snowflake(folder: Path) -> Iterator[LocalSnowflake]:
-    server = LocalSnowflake(folder / "snowflake")
+def running_snowflake(folder: Path, *options: str) -> Iterator[LocalSnowflake]:
+    server = LocalSnowflake(folder / "snowflake", options=options)
     server.start()
     try:
         yield server

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import psutil
 import pytest
@@ -297,6 +297,31 @@ def test_a_cancelled_statement_leaves_what_its_transaction_can_roll_back(local_s
     cursor.execute("rollback")
     cursor.execute("insert into public.counts values (2)")
     assert local_snowflake.rows("select n from public.counts") == [(2,)]
+
+
+def test_a_transaction_that_its_client_has_left_gives_way_to_who_waits(tmp_path):
+    import snowflake.connector
+    import snowflake.connector.errors as errors
+
+    table = "ANALYTICS.PUBLIC.COUNTS"
+    with running_snowflake(tmp_path, "--idle", "0.5") as server, ExitStack() as stack:
+        server.rows(f"create table {table} as select 1 as id, 0 as n")
+        arguments = server.connection.connect_args() | {"autocommit": False}
+        left, waiting = (
+            stack.enter_context(closing(snowflake.connector.connect(**arguments))) for _ in range(2)
+        )
+        left.cursor().execute(f"update {table} set n = 1")
+        waiting.cursor().execute(
+            f"merge into {table} d using (select 1 as id, 2 as n) s on d.id = s.id"
+            " when matched then update set n = s.n"
+        )
+        waiting.commit()
+        assert server.rows(f"select n from {table}") == [(2,)]
+        with pytest.raises(errors.ProgrammingError, match="000625.*it was idle, and others waited"):
+            left.commit()
+        left.cursor().execute(f"update {table} set n = 3")
+        left.commit()
+        assert server.rows(f"select n from {table}") == [(3,)]
 
 
 def test_a_statement_that_waits_for_another_session_is_cancelled(local_snowflake, session):

@@ -34,6 +34,7 @@ from snowflake.connector.cursor import DictCursor, SnowflakeCursor
 from sqlglot import exp
 
 from include.errors import LocalError, status_of
+from include.local import snowflake_sessions
 from include.local.ports import answers, free_port, require_free
 from include.local.snowflake_sessions import ROUTES, Session
 from include.local.snowflake_statements import HOME, Cursor
@@ -223,12 +224,13 @@ def _only_server_of(folder: Path) -> Iterator[None]:
         yield
 
 
-def serve(folder: Path, port: int) -> None:
+def serve(folder: Path, port: int, idle: float) -> None:
     """Serve until SIGTERM.
 
     Args:
         folder: Where the data are kept.
         port: The TCP port on 127.0.0.1; 0 takes a free one.
+        idle: Seconds after which a transaction gives way to others that wait for its rows.
 
     Raises:
         LocalError: The port is taken or the folder is in use.
@@ -242,6 +244,7 @@ def serve(folder: Path, port: int) -> None:
         Path(stage.LOCAL_BUCKET_PATH).rmdir()  # fakesnow makes one wherever it is imported
         stage.LOCAL_BUCKET_PATH = str(stage_folder)
         _mend_fakesnow()
+        snowflake_sessions.IDLE_SECONDS = idle
         fakesnow_server.shared_fs = LocalSnowflake(folder.resolve())
         fakesnow_server.app.router.routes[:0] = ROUTES  # the first that fits is taken
         config = uvicorn.Config(
@@ -265,12 +268,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--idle", type=float, default=snowflake_sessions.IDLE_SECONDS)
     arguments = parser.parse_args()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("fakesnow.server").setLevel(logging.WARNING)
     logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of each REMOVE
-    return status_of(lambda: serve(arguments.data, arguments.port))
+    return status_of(lambda: serve(arguments.data, arguments.port, arguments.idle))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import gzip
 import json
 import secrets
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,11 +19,13 @@ from weakref import WeakValueDictionary
 
 import duckdb
 import fakesnow.server as fakesnow_server
+from snowflake.connector import errors as snowflake_errors
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 AGAIN_SECONDS = 0.05
+IDLE_SECONDS = 60.0
 TIMEOUT = "STATEMENT_TIMEOUT_IN_SECONDS"
 REQUEST: ContextVar[str] = ContextVar("REQUEST", default="")
 
@@ -119,6 +122,9 @@ class Session:
 
     def __init__(self, duck_conn: Any) -> None:
         self.timeout = 0
+        self._rolled_back = False
+        self._used = time.monotonic()
+        self._lock = threading.Lock()
         self.id = secrets.randbits(53)  # one from before a restart must not name another session
         self._duck_conn = duck_conn
         self._statements: set[Statement] = set()
@@ -126,9 +132,18 @@ class Session:
 
     @contextmanager
     def statement(self) -> Iterator[Statement]:
-        """A statement that can be cancelled until the block ends."""
+        """A statement that can be cancelled until the block ends.
+
+        Raises:
+            ProgrammingError: The transaction that it is part of was ended meanwhile.
+        """
         statement = Statement(self._duck_conn, REQUEST.get())
-        self._statements.add(statement)
+        with self._lock:
+            if self._rolled_back:
+                self._rolled_back = False
+                told = "Transaction was rolled back: it was idle, and others waited for its rows"
+                raise snowflake_errors.ProgrammingError(msg=told, errno=625, sqlstate="57014")
+            self._statements.add(statement)
         if self.timeout:
             watch = threading.Thread(target=statement.cancel_after, args=[self.timeout])
             watch.daemon = True
@@ -137,6 +152,7 @@ class Session:
             yield statement
         finally:
             statement.end()
+            self._used = time.monotonic()
             self._statements.discard(statement)
 
     def cancel(self, request: str | None = None) -> None:
@@ -149,8 +165,21 @@ class Session:
             if request in (None, statement.request):
                 statement.cancel(Cancelled())
 
+    def roll_back_if_idle(self, seconds: float) -> None:
+        """End its transaction if no statement has run for so long: its client may be gone."""
+        with self._lock, suppress(duckdb.TransactionException):  # there is none
+            if not self._statements and time.monotonic() - self._used > seconds:
+                self._duck_conn.rollback()
+                self._rolled_back = True
+
 
 SESSIONS: WeakValueDictionary[int, Session] = WeakValueDictionary()
+
+
+def roll_back_idle() -> None:
+    """End the transactions that clients have left open, as Snowflake does where others wait."""
+    for session in list(SESSIONS.values()):
+        session.roll_back_if_idle(IDLE_SECONDS)
 
 
 async def _content(request: Request) -> Any:

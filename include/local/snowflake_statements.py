@@ -25,7 +25,13 @@ from fakesnow.transforms import stage
 from fakesnow.transforms.file_format import lookup_file_format
 from sqlglot import exp, parse_one
 
-from include.local.snowflake_sessions import SESSIONS, TIMEOUT, Cancelled, Statement
+from include.local.snowflake_sessions import (
+    SESSIONS,
+    TIMEOUT,
+    Cancelled,
+    Statement,
+    roll_back_idle,
+)
 
 HOME = "_FS.USER.HOME"  # the stage that stands for every user's '@~'
 STAGED = "_fs_staged"
@@ -108,6 +114,7 @@ class Cursor(FakeSnowflakeCursor):
     def _execute_until_no_conflict(
         self, command: Any, params: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        joins = self._conn._in_transaction
         for attempt in range(CONFLICT_TRIES):
             try:
                 return super().execute(command, params, *args, **kwargs)
@@ -117,6 +124,10 @@ class Cursor(FakeSnowflakeCursor):
                 # Snowflake waits for the other session's lock; DuckDB gives up at once.
                 if "onflict" not in str(error) or attempt + 1 == CONFLICT_TRIES:
                     raise self._as_sql_error(error) from error
+                if self._conn._in_transaction and not joins:  # one that this statement has begun
+                    self._duck_conn.rollback()
+                    self._conn._in_transaction = False
+                roll_back_idle()
                 time.sleep(random.random() * 0.02 * (attempt + 1))  # noqa: S311
             except duckdb.InterruptException:
                 why = (self._running and self._running.cancelled) or Cancelled()
