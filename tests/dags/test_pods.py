@@ -63,11 +63,13 @@ def test_a_kind_without_a_template_is_an_error_of_one_line(templates, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_executor_makes_a_whole_pod_of_a_template(dag_bag, templates, kind):
-    from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+    provider = pytest.importorskip("airflow.providers.cncf.kubernetes.pod_generator")
     from kubernetes.client import ApiClient
 
+    generator = provider.PodGenerator
+
     file = pod_options(kind)["executor_config"]["pod_template_file"]
-    made = PodGenerator.construct_pod(
+    made = generator.construct_pod(
         dag_id="elt_standard",
         task_id=f"{kind}.orders",
         pod_id="one",
@@ -76,7 +78,7 @@ def test_the_executor_makes_a_whole_pod_of_a_template(dag_bag, templates, kind):
         date=None,
         args=["python", "-m", "airflow.sdk.execution_time.execute_workload"],
         pod_override_object=None,
-        base_worker_pod=PodGenerator.deserialize_model_file(file),
+        base_worker_pod=generator.deserialize_model_file(file),
         namespace="airflow",
         scheduler_job_id="1",
     )
