@@ -10,7 +10,7 @@ from airflow.sdk import DAG
 
 from include.extract_load.source import load_source
 from include.extract_load.tasks import extract_and_load
-from include.schedules.dag_defaults import DAG_DEFAULTS
+from include.schedules.dag_defaults import DAG_DEFAULTS, deadline
 from include.schedules.edge_file import read_edge_file
 from include.settings import ROOT
 from include.transform.tasks import run_and_test, run_params
@@ -23,6 +23,7 @@ with DAG(
     doc_md=__doc__,
     tags=["elt", "shop"],
     params=run_params(edges),
+    deadline=deadline(edges),
     **DAG_DEFAULTS,
 ):
     source = load_source(ROOT / "include/sources/shop.yml")

@@ -10,6 +10,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.errors import OutsideError, SluiceError
 
 
+class FailedWithTheRun(AirflowFailException):
+    """A task that ends a run failed because others had: whoever mends those clears it with them."""
+
+
 @contextmanager
 def where_a_retry_helps() -> Iterator[None]:
     """Around a task's work: an error that a retry cannot mend fails the task at its first try.

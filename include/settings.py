@@ -37,6 +37,7 @@ class Settings:
         spool_keep_days: Delivered spools of these days are kept.
         artifacts: Where what dbt left of each DAG run is kept; a path or an fsspec URL.
         artifacts_keep_runs: Of so many runs of a DAG.
+        alerts: Ids of the Airflow connections by which failures are told; those that exist.
         environment: ``local``, ``ci`` or ``prod``; local passwords work in ``local`` only.
         postgres_port: TCP port of the local Postgres on 127.0.0.1.
         snowflake_port: TCP port of the local Snowflake on 127.0.0.1.
@@ -62,6 +63,7 @@ class Settings:
     spool_keep_days: float
     artifacts: str
     artifacts_keep_runs: int
+    alerts: tuple[str, ...]
     environment: str
     postgres_port: int
     snowflake_port: int
@@ -122,6 +124,10 @@ def _words(environ: Mapping[str, str], key: str) -> tuple[str, ...]:
         raise ConfigError(f"{key}={environ[key]!r}: expected words of a shell ({error})") from None
 
 
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for word in listed.split(",") if (name := word.strip())))
+
+
 def settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process.
 
@@ -144,6 +150,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         spool_keep_days=_number(env, "SLUICE_SPOOL_KEEP_DAYS", "7"),
         artifacts=env.get("SLUICE_ARTIFACTS") or str(local / "artifacts"),
         artifacts_keep_runs=int(_number(env, "SLUICE_ARTIFACTS_KEEP_RUNS", "30")),
+        alerts=_names(env.get("SLUICE_ALERTS") or "alerts_slack,alerts_email,alerts_webhook"),
         environment=env.get("SLUICE_ENV", "prod"),
         postgres_port=int(_number(env, "SLUICE_POSTGRES_PORT", "55432")),
         snowflake_port=int(_number(env, "SLUICE_SNOWFLAKE_PORT", "58085")),

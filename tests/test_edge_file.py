@@ -70,7 +70,7 @@ def test_the_file_holds_builtins_only(written):
 
 
 def test_a_malicious_pickle_executes_nothing(written, capsys):
-    path = written(pickle.dumps({"format": 3, "nodes": Malicious()}))
+    path = written(pickle.dumps({"format": 4, "nodes": Malicious()}))
     with pytest.raises(EdgeFileError, match="asks for builtins.print"):
         read_edge_file(path)
     assert capsys.readouterr().out == ""
@@ -84,11 +84,11 @@ def test_a_malicious_pickle_executes_nothing(written, capsys):
         (pickle.dumps([1]), "it is not an edge file"),
         (
             pickle.dumps({"format": 99}),
-            "its format is 99, this Sluice reads 3, a newer Sluice wrote it",
+            "its format is 99, this Sluice reads 4, a newer Sluice wrote it",
         ),
-        (pickle.dumps({"format": 1}), "its format is 1, this Sluice reads 3"),
-        (pickle.dumps({"format": 3}), "its content is not of the expected form"),
-        (pickle.dumps({"format": 3, "nodes": 1}), "its content is not of the expected form"),
+        (pickle.dumps({"format": 1}), "its format is 1, this Sluice reads 4"),
+        (pickle.dumps({"format": 4}), "its content is not of the expected form"),
+        (pickle.dumps({"format": 4, "nodes": 1}), "its content is not of the expected form"),
         (to_bytes(EDGES)[:-10], "it is not an edge file"),
         (to_bytes(replace(EDGES, test_gating="none")), "it was changed after it was written"),
         (changed(edges=((P.id, A.id),)), "an edge names a node that is not in it"),

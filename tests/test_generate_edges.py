@@ -49,6 +49,7 @@ day_schedule:
   warehouses: {wh_xl: {pool: heavy, retries: 0}}
   task_per: chain
   source_freshness: true
+  deadline: 90m
 """,
     "models/told.yml": """
 sources:
@@ -176,13 +177,13 @@ def test_what_schedules_and_meta_tell_of_tasks_is_in_the_edge_file(project):
         "source.few.raw.order items",
         "source.few.raw.orders",
     )
-    assert (day.hooks, day.task_per) == (("on-run-end",), "chain")
+    assert (day.hooks, day.task_per, day.deadline) == (("on-run-end",), "chain", 5400)
     assert [(source.id, source.name, source.select) for source in day.freshness] == [
         ("source.few.raw.order items", "source.raw.order items", "source:few.raw.order?items"),
         ("source.few.raw.orders", "source.raw.orders", "source:few.raw.orders"),
     ]
     late = read_edge_file(edges / "late_schedule.pickle")
-    assert (late.nodes[0].options, late.freshness) == ({"retries": 3}, ())
+    assert (late.nodes[0].options, late.freshness, late.deadline) == ({"retries": 3}, (), 0)
     assert (
         "| `big` | model | `c` |  | owner: sales, pool: heavy," in (edges / "plan.md").read_text()
     )

@@ -21,6 +21,7 @@ TOLD = replace(
     hooks=("on-run-end",),
     task_per="chain",
     freshness=(RAW,),
+    deadline=5400,
 )
 
 
@@ -35,6 +36,7 @@ def test_the_plan_tells_what_is_told_of_tasks():
     assert "One task builds and tests a chain: `a` → `b`." in lines
     assert "Hooks: `on-run-end`." in lines
     assert "Checks the freshness of: `source.raw.orders`." in lines
+    assert "A run is late 90m after it was queued." in lines
     assert "| Node | Kind | After | Tests | Options |" in lines
     row = '| `c` | model | `b` |  | pool: the "big" one, timeout: 2h, skip_if_unchanged |'
     assert row in lines
@@ -43,7 +45,9 @@ def test_the_plan_tells_what_is_told_of_tasks():
 
 def test_a_plan_of_what_is_usual_says_nothing_of_tasks():
     text = "\n".join(told_of(FILE))
-    assert not [word for word in ("Options", "Hooks", "freshness", "One task") if word in text]
+    assert not [
+        word for word in ("Options", "Hooks", "freshness", "One task", "late") if word in text
+    ]
 
 
 def test_the_drawing_shows_chains_options_hooks_and_freshness():
@@ -61,6 +65,7 @@ def test_a_change_of_what_is_told_of_tasks_is_told():
         "adds hook: `on-run-end`",
         "adds freshness check: `source.raw.orders`",
         "task_per: model → chain",
+        "deadline: none → 90m",
     ]
 
 

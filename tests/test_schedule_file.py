@@ -35,6 +35,7 @@ late_schedule:
     wh_xl: {pool: heavy, pool_slots: 2}
   task_per: chain
   source_freshness: true
+  deadline: 90m
 """
     )
     late = read_schedules(path, NAMES)["late_schedule"]
@@ -45,6 +46,7 @@ late_schedule:
     assert late.tasks == {"owner": "sales", "timeout": 1800}
     assert late.warehouses == {"WH_XL": {"pool": "heavy", "pool_slots": 2}}
     assert (late.task_per, late.source_freshness) == ("chain", True)
+    assert late.deadline == 5400
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,8 @@ late_schedule:
         ),
         ("day_schedule: {task_per: chains}", "'chains' is not known; did you mean 'chain'?"),
         ("day_schedule: {source_freshness: 1h}", "expected true or false, found '1h'"),
+        ("day_schedule: {deadline: 08:00}", "deadline: expected s, m, h or d, e.g. 30m or 2h"),
+        ("day_schedule: {deadline: null}", "deadline: expected s, m, h or d, e.g. 30m or 2h"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_that_names_file_and_key(path, text, message):

@@ -5,7 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+
 from include.alerts import on_failure, on_retry
+from include.run_alerts import keep_error, tell_of_failed_run, tell_of_missed_deadline
+from include.schedules.edge_file import EdgeFile
 
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "data-platform",
@@ -15,7 +20,7 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=15),
     "execution_timeout": timedelta(hours=2),
-    "on_failure_callback": on_failure,
+    "on_failure_callback": [keep_error, on_failure],
     "on_retry_callback": on_retry,
 }
 """Of each task: it waits for its own success in the run before; outside failures are retried."""
@@ -23,6 +28,22 @@ TASK_DEFAULTS: dict[str, Any] = {
 DAG_DEFAULTS: dict[str, Any] = {
     "catchup": False,
     "max_active_runs": 1,
+    "on_failure_callback": tell_of_failed_run,
     "default_args": TASK_DEFAULTS,
 }
-"""Of each DAG: one run at a time, none for the past."""
+"""Of each DAG: one run at a time, none for the past; of a failed one somebody is told."""
+
+
+def deadline(edges: EdgeFile) -> DeadlineAlert | None:
+    """What tells of a run that has not ended in time; None where the schedule has no deadline.
+
+    Args:
+        edges: The schedule's edge file.
+    """
+    if not edges.deadline:
+        return None
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(seconds=edges.deadline),
+        callback=AsyncCallback(tell_of_missed_deadline),
+    )

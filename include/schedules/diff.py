@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from include.schedules.edge_file import EdgeFile, Node
 from include.schedules.plan import after, code, gates, options
+from include.schedules.task_options import duration
 
 
 def changes(old: EdgeFile | None, new: EdgeFile | None) -> list[str]:
@@ -41,6 +42,9 @@ def changes(old: EdgeFile | None, new: EdgeFile | None) -> list[str]:
     for name in ("test_gating", "max_wait", "task_per", "manifest"):
         if getattr(old, name) != getattr(new, name):
             lines.append(f"{name}: {getattr(old, name)} → {getattr(new, name)}")
+    if old.deadline != new.deadline:
+        told = (duration(f.deadline) if f.deadline else "none" for f in (old, new))
+        lines.append(f"deadline: {' → '.join(told)}")
     return lines
 
 

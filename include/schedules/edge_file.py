@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Self
 from include.errors import EdgeFileError
 from include.memory import no_collections
 
-FORMAT = 3
+FORMAT = 4
 PROTOCOL = 4
 MAX_BYTES = 16 * 1024 * 1024
 BUILT = ("model", "seed", "snapshot", "function")
@@ -157,6 +157,7 @@ class EdgeFile:
             ``chain``: one for each of `include.schedules.chains.chains`.
         freshness: The sources that its nodes read, directly or through ephemeral models, and whose
             freshness is to be checked; by id.
+        deadline: Seconds after a run was queued at which it is late; 0 for never.
     """
 
     schedule: str
@@ -170,6 +171,7 @@ class EdgeFile:
     hooks: tuple[str, ...] = ()
     task_per: str = "model"
     freshness: tuple[Freshness, ...] = ()
+    deadline: int = 0
 
 
 class _BuiltinsOnly(pickle.Unpickler):
@@ -268,6 +270,7 @@ def _checked(path: Path, content: Any) -> EdgeFile:
             hooks=tuple(content["hooks"]),
             task_per=content["task_per"],
             freshness=tuple(Freshness(**source) for source in content["freshness"]),
+            deadline=int(content["deadline"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _refused(path, f"its content is not of the expected form ({error!r})") from None

@@ -122,6 +122,7 @@ class _Translation:
             hooks=self.whole.project.hooks,
             task_per=self.schedule.task_per,
             freshness=tuple(self._freshness()) if self.schedule.source_freshness else (),
+            deadline=self.schedule.deadline,
         )
         _check_names(file)
         return sealed(file)

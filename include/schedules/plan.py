@@ -11,7 +11,7 @@ from include.schedules.edge_file import BUILT, EdgeFile, ForeignParent, Node
 from include.schedules.graph import longest_path
 from include.schedules.project import Project
 from include.schedules.schedule_file import Policy
-from include.schedules.task_options import SKIP, options_text
+from include.schedules.task_options import SKIP, duration, options_text
 
 WRITTEN = "Written by scripts/generate_edges.py from the dbt project; `make edges` writes it anew."
 
@@ -182,6 +182,8 @@ def _told_of_tasks(file: EdgeFile) -> list[str]:
     if file.task_per == "chain":
         told = "; ".join(" → ".join(code([node.name]) for node in c) for c in told_chains(file))
         lines += ["", f"One task builds and tests a chain: {told or 'there is none'}."]
+    if file.deadline:
+        lines += ["", f"A run is late {duration(file.deadline)} after it was queued."]
     if file.hooks:
         lines += ["", f"Hooks: {code(file.hooks)}."]
     if file.freshness:

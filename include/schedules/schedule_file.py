@@ -24,6 +24,7 @@ KEYS = (
     "warehouses",
     "task_per",
     "source_freshness",
+    "deadline",
 )
 HOURS = re.compile(r"([1-9]\d*)([hd])")
 EDGE = " >> "
@@ -60,6 +61,7 @@ class Schedule:
             before those of all tasks, behind those of the node itself.
         task_per: What becomes one task; see `include.schedules.edge_file.EdgeFile`.
         source_freshness: Whether the freshness of the sources it reads is checked.
+        deadline: Seconds after a run was queued at which it is late; 0 for never.
     """
 
     test_gating: str = "model"
@@ -70,6 +72,7 @@ class Schedule:
     warehouses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     task_per: str = "model"
     source_freshness: bool = False
+    deadline: int = 0
 
     def policy(self, parent: str, child: str) -> Policy:
         """How one edge waits: the narrowest that is told."""
@@ -104,6 +107,7 @@ class _ScheduleFile(OptionsFile):
         gates = self.mapping(values.get("gates") or {}, f"{name}.gates")
         gating = values.get("test_gating", Schedule.test_gating)
         task_per = values.get("task_per", Schedule.task_per)
+        late = "deadline" in values
         fresh = values.get("source_freshness", Schedule.source_freshness)
         return Schedule(
             test_gating=self.choice(gating, f"{name}.test_gating", GATINGS),
@@ -114,6 +118,7 @@ class _ScheduleFile(OptionsFile):
             warehouses=self.warehouses(values.get("warehouses", {}), f"{name}.warehouses"),
             task_per=self.choice(task_per, f"{name}.task_per", TASK_PER),
             source_freshness=self.flag(fresh, f"{name}.source_freshness"),
+            deadline=self.seconds(values["deadline"], f"{name}.deadline") if late else 0,
         )
 
     def warehouses(self, content: Any, key: str) -> dict[str, Mapping[str, Any]]:

@@ -36,7 +36,7 @@ class OptionsFile(ConfigFile):
 
     def _option(self, value: Any, key: str, name: str) -> Any:
         if name == "timeout":
-            return self._seconds(value, key)
+            return self.seconds(value, key)
         if name in ("pool_slots", "retries"):
             return self._number(value, key, 1 if name == "pool_slots" else 0)
         if not isinstance(value, str) or not value.strip() or not value.isprintable():
@@ -48,7 +48,12 @@ class OptionsFile(ConfigFile):
             raise self.fail(key, f"expected a whole number, {least} or more, found {value!r}")
         return value
 
-    def _seconds(self, value: Any, key: str) -> int:
+    def seconds(self, value: Any, key: str) -> int:
+        """The seconds of a duration such as ``30m``.
+
+        Raises:
+            ConfigError: It is none.
+        """
         if not (found := DURATION.fullmatch(str(value))):
             raise self.fail(key, f"expected s, m, h or d, e.g. 30m or 2h, found {value!r}")
         return int(found[1]) * SECONDS[found[2]]
@@ -73,9 +78,14 @@ def options_text(options: Mapping[str, Any]) -> str:
     >>> options_text({"pool": "heavy", "timeout": 7200})
     'pool: heavy, timeout: 2h'
     """
-    return ", ".join(f"{k}: {_duration(v) if k == 'timeout' else v}" for k, v in options.items())
+    return ", ".join(f"{k}: {duration(v) if k == 'timeout' else v}" for k, v in options.items())
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
+    """Seconds as schedules.yml has them, in the largest unit that leaves a whole number.
+
+    >>> duration(7200), duration(5400)
+    ('2h', '90m')
+    """
     unit = next(unit for unit, length in SECONDS.items() if seconds % length == 0)
     return f"{seconds // SECONDS[unit]}{unit}"

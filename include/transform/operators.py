@@ -10,11 +10,10 @@ from typing import Any
 
 from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.definitions.context import Context
-from airflow.sdk.exceptions import AirflowFailException
 
 from include.connections import SnowflakeConnection
 from include.pods import pod_options
-from include.retries import where_a_retry_helps
+from include.retries import FailedWithTheRun, where_a_retry_helps
 from include.schedules.edge_file import Freshness
 from include.settings import settings
 from include.transform.artifacts import MANIFEST, RUN_RESULTS, SOURCES, Artifacts
@@ -377,13 +376,13 @@ def _raise_for_run(context: Context, states: Mapping[str, str]) -> None:
     """Raise where a task failed, or was not started for that.
 
     Raises:
-        AirflowFailException: It names them.
+        FailedWithTheRun: It names them.
     """
     failed = _failed(states)
     waiting = sum(state == "upstream_failed" for state in states.values())
     if failed or waiting:
         failed = failed or _failed(_all_states(context))
         told = f"failed: {', '.join(failed)}" if failed else "what precedes dbt failed"
-        raise AirflowFailException(
+        raise FailedWithTheRun(
             f"{told}; not started: {waiting}; this task fails with them: mend and clear those"
         )

@@ -54,6 +54,12 @@ class TestSchedule:
             assert task.depends_on_past == (task.task_id != END), task.task_id
             assert task.on_failure_callback, task.task_id
 
+    def test_whoever_is_on_call_is_told_of_its_failed_and_late_runs(self, dag, edges):
+        assert dag.on_failure_callback.__name__ == "tell_of_failed_run"
+        (late,) = dag.deadline or (None,)
+        assert (late.interval.total_seconds() if late else 0) == edges.deadline
+        assert late is None or late.callback.path == "include.run_alerts.tell_of_missed_deadline"
+
     def test_has_no_cycle(self, dag):
         assert dag.task_group.topological_sort(), "nor do its groups, or Airflow shows no graph"
         for task_id in dag.task_ids:

@@ -170,9 +170,9 @@ def test_each_file_that_cannot_be_used_breaks_its_own_dag_with_one_line(dag_bag,
         "good": good,
         "foreign": b"hello",
         "oversized": b"0" * (16 * 1024 * 1024 + 1),
-        "newer": pickle.dumps({"format": 4}),
+        "newer": pickle.dumps({"format": 5}),
         "tampered": good.replace(b"fqn:p.a", b"fqn:p.b"),
-        "malicious": pickle.dumps({"format": 3, "nodes": Malicious(tmp_path / "ran")}),
+        "malicious": pickle.dumps({"format": 4, "nodes": Malicious(tmp_path / "ran")}),
     }
     for name, content in files.items():
         (tmp_path / f"{name}.pickle").write_bytes(content)
@@ -186,7 +186,7 @@ def test_each_file_that_cannot_be_used_breaks_its_own_dag_with_one_line(dag_bag,
     expected = {
         "foreign": "it is not an edge file",
         "oversized": "it has 16777217 bytes, at most 16777216 are read",
-        "newer": "its format is 4, this Sluice reads 3, a newer Sluice wrote it",
+        "newer": "its format is 5, this Sluice reads 4, a newer Sluice wrote it",
         "tampered": "it was changed after it was written",
         "malicious": "it asks for",
         "missing": "it is missing",

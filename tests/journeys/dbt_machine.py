@@ -24,14 +24,21 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from include.schedules.dag_defaults import DAG_DEFAULTS
+from include.schedules.dag_defaults import DAG_DEFAULTS, deadline
 from include.schedules.edge_file import read_edge_file
 from include.settings import ROOT
 from include.transform.tasks import run_and_test, run_params
 
 edges = read_edge_file(ROOT / "dags/edges/{name}_schedule.pickle")
 
-with DAG("{name}", schedule=None, doc_md=__doc__, params=run_params(edges), **DAG_DEFAULTS):
+with DAG(
+    "{name}",
+    schedule=None,
+    doc_md=__doc__,
+    params=run_params(edges),
+    deadline=deadline(edges),
+    **DAG_DEFAULTS,
+):
     run_and_test(edges, "warehouse_snowflake")
 '''
 PREFIXES = ("sluice-", "dbt-", "fakesnow")  # of what is ours among temporary files

@@ -1,13 +1,15 @@
-"""Two schedules under a real scheduler, a gate between them; then a model moves to the other."""
+"""Two schedules under a real scheduler, a gate between them, and whoever is on call is told."""
 
 from __future__ import annotations
 
 import re
 from contextlib import closing
+from urllib.parse import quote
 
 import pytest
 from conftest import wait_until
 from dbt_machine import DbtMachine
+from inbox import MAIL, SLACK, WEBHOOK, Inbox
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -22,11 +24,65 @@ with DAG("impatient", schedule=None):
     parent = ForeignParent("model.shop.none", "none", "", ("day_schedule",), "any", 36)
     GateSensor(task_id="gate", parent=parent, max_wait=0, retries=2)
 '''
+DOOMED = '''"""DAGs that fail, each in a way of its own."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+from airflow.sdk import DAG, task
+
+from include.extract_load.source import load_source
+from include.extract_load.tasks import extract_and_load
+from include.schedules.dag_defaults import DAG_DEFAULTS
+from include.schedules.edge_file import read_edge_file
+from include.settings import ROOT
+from include.transform.tasks import run_and_test
+
+with DAG("killed", schedule=None, **DAG_DEFAULTS):
+    task(task_id="dies", retries=0)(lambda: os.kill(os.getpid(), signal.SIGKILL))()
+
+with DAG("slow", schedule=None, **DAG_DEFAULTS):
+    limit = timedelta(seconds=1)
+    task(task_id="sleeps", retries=0, execution_timeout=limit)(lambda: time.sleep(60))()
+
+with DAG("stuck", schedule=None, dagrun_timeout=timedelta(seconds=5), **DAG_DEFAULTS):
+    task(task_id="waits")(lambda: time.sleep(60))()
+
+with DAG("unloaded", schedule=None, **DAG_DEFAULTS):
+    source = load_source(ROOT / "include/sources/shop.yml")
+    edges = read_edge_file(ROOT / "dags/edges/day_schedule.pickle")
+    source = replace(source, source_connection="nowhere")
+    extract_and_load(source, ["suppliers"]) >> run_and_test(edges, source.warehouse_connection)
+'''
+# Of each failed run: the first line of its message, and how the line of its failed task begins.
+TOLD = {
+    "day": (
+        "day failed: 1 task failed",
+        "dbt_test.base (owner sales): DbtTestFailure: test.small.not_null_base_id",
+    ),
+    "killed": (
+        "killed failed: 1 task failed",
+        "dies (owner data-platform): no error is known: its process was killed",
+    ),
+    "slow": (
+        "slow failed: 1 task failed",
+        "sleeps (owner data-platform): AirflowTaskTimeout: Timeout",
+    ),
+    "stuck": ("stuck failed: it took longer than its dagrun_timeout, at waits", ""),
+    "unloaded": (
+        "unloaded failed: 1 task failed, 7 tasks not started",
+        "extract.suppliers (owner data-platform): AirflowNotFoundException: The conn_id `nowhere`",
+    ),
+}
 PROJECT = "{name: small, profile: sluice}"
 GOOD, BAD = "select 1 as id", "select cast(null as integer) as id"
 TESTED = """
 models:
   - name: base
+    config: {meta: {airflow: {owner: sales}}}
     columns: [{name: id, data_tests: [not_null]}]
   - name: warned
     columns:
@@ -48,7 +104,8 @@ class Project(DbtMachine):
         self.model("report", "late", "select id from {{ ref('base') }}")
         self.model("other", "late", GOOD)
         self.write("dbt/models/models.yml", TESTED)
-        self.write("dbt/schedules.yml", "late_schedule: {gate: last}\n")
+        self.write("dbt/schedules.yml", "late_schedule: {gate: last, deadline: 15s}\n")
+        self.write("dags/doomed.py", DOOMED)
         self.write("dags/impatient.py", IMPATIENT)
 
 
@@ -59,9 +116,26 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def on_call(project):
-    with project.on_call("day", "late", "impatient") as made:
+def inbox():
+    with closing(Inbox()) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def on_call(project, inbox):
+    with project.on_call("late", "impatient", *TOLD) as made:
+        for connection in inbox.connections:
+            made.call("POST", "connections", json=connection)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def failed(on_call):
+    """DAG to its run that fails; those of `doomed.py` do while other tests go on."""
+    return {dag: on_call.trigger(dag) for dag in TOLD if dag != "day"}
+
+
+CHANNELS = {SLACK, WEBHOOK, MAIL}
 
 
 def gate_log(on_call, run_id):
@@ -73,7 +147,7 @@ def shut(on_call, run_id):
     return on_call.states("late", run_id)["gates.base"] == "up_for_reschedule"
 
 
-def test_a_child_that_starts_first_waits_for_its_parent(on_call):
+def test_a_child_that_starts_first_waits_for_its_parent_and_is_late(on_call, inbox, failed):
     late = on_call.trigger("late")
     wait_until(lambda: shut(on_call, late), 120)
     wait_until(lambda: on_call.states("late", late)["dbt_run.other"] == "success", 120)
@@ -85,6 +159,12 @@ def test_a_child_that_starts_first_waits_for_its_parent(on_call):
     assert re.search(
         rf"open: base was built and tested: .*{re.escape(day)}", gate_log(on_call, late)
     )
+    wait_until(lambda: inbox.about(late).keys() == CHANNELS, 120)
+    for (text,) in inbox.about(late).values():
+        assert text.startswith("late is late: it has not ended 0:00:15 after it was queued\nrun ")
+        assert re.search(
+            r"\n(\d tasks? not started|\S+: (scheduled|queued|running|up_for_\w+))\n", text
+        )
 
 
 def test_a_child_that_starts_after_its_parent_goes_on_at_once_but_not_with_old_news(on_call):
@@ -100,13 +180,13 @@ def test_a_child_that_starts_after_its_parent_goes_on_at_once_but_not_with_old_n
 
 
 def test_while_the_parent_fails_the_child_stays_unrun_and_goes_on_when_it_is_mended(
-    project, on_call
+    project, on_call, failed
 ):
     late = on_call.trigger("late")
     wait_until(lambda: shut(on_call, late), 120)
     assert "and an earlier run has used that" in gate_log(on_call, late)
     project.model("base", "day", BAD)
-    day = on_call.trigger("day")
+    day = failed["day"] = on_call.trigger("day")
     state, tasks = on_call.wait("day", day)
     states = {task["task_id"]: task["state"] for task in tasks}
     assert (state, states["dbt_run.base"], states["dbt_test.base"]) == (
@@ -149,3 +229,20 @@ def test_a_model_that_is_tagged_with_another_schedule_moves_to_its_dag(project, 
     project.make("edges")
     wait_until(lambda: "dbt_run.moving" in tasks("late") - tasks("day"), 120)
     assert on_call.call("GET", "importErrors")["import_errors"] == []
+
+
+@pytest.mark.parametrize("dag", TOLD)
+def test_whoever_is_on_call_is_told_of_a_failed_run_once_on_each_channel(inbox, failed, dag):
+    run = failed[dag]
+    wait_until(lambda: inbox.about(run).keys() == CHANNELS, 120)
+    first, line = TOLD[dag]
+    for (text,) in inbox.about(run).values():
+        assert text.startswith(f"{first}\nrun {run}, began 20")
+        assert f"\n{line}" in text
+        assert re.search(rf"\nhttp://127.0.0.1:\d+/dags/{dag}/runs/{quote(run)}$", text)
+        assert "run-results" not in text, "it fails with the others"
+
+
+def test_nobody_is_told_of_runs_that_succeed(inbox, failed):
+    told = [text for text in inbox.texts if " failed: " in text.partition("\n")[0]]
+    assert {re.search(r"^run (.*), began", text, re.M)[1] for text in told} == {*failed.values()}
