@@ -216,7 +216,8 @@ def test_a_test_of_warn_severity_stores_its_failures_and_stops_nothing(project, 
     day = on_call.trigger("day")
     on_call.wait_for_success("day", day)
     assert on_call.states("day", day)["dbt_run.after_warned"] == "success"
-    assert "WARN=1" in on_call.log("day", day, "dbt_test.warned")
+    log = on_call.log("day", day, "dbt_test.warned")
+    assert re.search(r"not_null_warned_id\.\w+: warn, [^\n]*\b1 failures", log)
     assert project.rows("select * from dbt_dbt_test__audit.not_null_warned_id") == [(None,)]
 
 
