@@ -73,6 +73,34 @@ def test_without_a_seal_nothing_is_loaded(spool):
         spool.read_seal()
 
 
+@pytest.mark.parametrize("name", ["..", ".", "../../other", "a/b", "~"])
+def test_a_run_of_any_name_has_a_folder_below_its_streams(tmp_path, name):
+    spool = Spool(str(tmp_path), "shop", "orders", name)
+    kept = Artifacts(str(tmp_path), "elt", name).write("results.json", b"{}")
+    assert Path(spool.path).resolve().parent == tmp_path / "shop/orders"
+    assert Path(kept.removeprefix("file://")).resolve().parent.parent == tmp_path / "elt"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("rows-0000", "../../../rows-0000", "'../../../rows-0000.jsonl.gz' is no file of a spool"),
+        ("rows-0000.jsonl.gz", "/etc/passwd", "'/etc/passwd' is no file of a spool's"),
+        ("2026-01-01T", "' or true; --", "Invalid isoformat string"),
+        ('"orders"', '"customers"', "it is of shop/customers"),
+        ('"state"', '"stat"', "unexpected keyword argument 'stat'"),
+        ("{", "[", "Expecting"),
+    ],
+)
+def test_a_seal_that_leads_elsewhere_is_refused(spool, old, new, why):
+    sealed(spool)
+    seal = Path(spool.path) / SEAL
+    seal.write_text(seal.read_text().replace(old, new))
+    with pytest.raises(LoadError, match="its seal was changed: .*; extract again") as refused:
+        spool.read_seal()
+    assert why in str(refused.value)
+
+
 @pytest.mark.parametrize("change", [lambda f: f.write_bytes(b""), lambda f: f.unlink()])
 def test_a_changed_file_is_not_loaded(spool, tmp_path, change):
     (segment,) = sealed(spool).rows.segments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,15 @@ def file_system(setting: str, root: str) -> tuple[Any, str]:
             f"{setting}={root!r}: it cannot be used from {sys.prefix}: {one_line(error)}"
         ) from None
     return files, str(path)
+
+
+def run_folder(run_id: str) -> str:
+    """What a run's folder is called: one name, which leads to no other folder.
+
+    >>> run_folder("manual__2026-01-01T00:00:00+00:00"), run_folder("..")
+    ('manual__2026-01-01T00_00_00+00_00', '_.')
+    """
+    return re.sub(r"^\.|[^\w.+-]", "_", run_id)
 
 
 @contextmanager

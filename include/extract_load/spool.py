@@ -27,13 +27,14 @@ from typing import IO, Any, Self
 from fsspec.implementations.local import LocalFileSystem
 
 from include.errors import ExtractError, LoadError, OutsideError
-from include.extract_load.disk import disk_errors, file_system, temporary_folder
+from include.extract_load.disk import disk_errors, file_system, run_folder, temporary_folder
 
 FORMAT = 4
 SEAL = "seal.json"
 DELIVERED, MOMENT = "delivered-", "%Y%m%dT%H%M%S.%fZ"
 NEW, KEYS, GONE = "__new", "__keys", "__gone"
 MEGABYTE = 1024 * 1024
+SEGMENT = re.compile(r"(rows|keys|gone)-\d{4,}\.jsonl\.gz")
 BLOCK_BYTES = 64 * 1024  # what is compressed at a time
 GZIP = 31  # zlib's word for a gzip file; its header has no time in it
 GZIP_LEVEL = 1
@@ -128,12 +129,20 @@ class Seal:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError: It is another's: names of files lead elsewhere, or the moment is none.
+        """
         values = json.loads(text)
         if values.pop("format") != FORMAT:
             raise LoadError("the spool was written by another version of Sluice; extract again")
         parts = {name: _part(values[name]) for name in ("rows", "keys", "gone") if values[name]}
-        return cls(**values | parts)
+        found = cls(**values | parts)
+        datetime.fromisoformat(found.batched_at)
+        if strange := [s.file for s in found.segments if not SEGMENT.fullmatch(s.file)]:
+            raise ValueError(f"{strange[0]!r} is no file of a spool's")
+        return found
 
 
 def _part(values: Mapping[str, Any]) -> Part:
@@ -171,8 +180,9 @@ class Spool:
 
     def __init__(self, root: str, source: str, stream: str, run_id: str) -> None:
         self._files, base = file_system("SLUICE_SPOOL", root)
+        self._of = (source, stream)
         self._runs = "/".join([base.rstrip("/"), source, stream])
-        self.path = self._runs + "/" + re.sub(r"[^\w.+-]", "_", run_id)
+        self.path = self._runs + "/" + run_folder(run_id)
 
     def __str__(self) -> str:
         return str(self._files.unstrip_protocol(self.path))
@@ -205,15 +215,22 @@ class Spool:
         """The seal.
 
         Raises:
-            LoadError: There is none.
+            LoadError: There is none, or it is not the one that extract has written here.
         """
         with self.disk_errors(LoadError):
             try:
-                return Seal.from_json(self._files.cat_file(f"{self.path}/{SEAL}"))
+                text = self._files.cat_file(f"{self.path}/{SEAL}")
             except FileNotFoundError:
                 raise LoadError(
                     f"{self} has no seal: its extract did not end; run extract again"
                 ) from None
+        try:
+            found = Seal.from_json(text)
+            if (found.source, found.stream) != self._of:
+                raise ValueError(f"it is of {found.source}/{found.stream}")
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise LoadError(f"{self}: its seal was changed: {error}; extract again") from None
+        return found
 
     def mark_delivered(self, batched_at: str) -> None:
         """Note that the warehouse has it all; by name, so that one listing tells of all spools."""

@@ -13,12 +13,11 @@ The root is a folder of this machine or an fsspec URL.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from include.errors import DbtRunError
-from include.extract_load.disk import disk_errors, file_system
+from include.extract_load.disk import disk_errors, file_system, run_folder
 from include.transform.results import DbtResult
 
 RUN_RESULTS, MANIFEST, SOURCES = "run_results.json", "manifest.json", "sources.json"
@@ -39,7 +38,7 @@ class Artifacts:
     def __init__(self, root: str, dag_id: str, run_id: str) -> None:
         self._files, base = file_system("SLUICE_ARTIFACTS", root)
         self._runs = "/".join([base.rstrip("/"), dag_id])
-        self._path = self._runs + "/" + re.sub(r"[^\w.+-]", "_", run_id)
+        self._path = self._runs + "/" + run_folder(run_id)
 
     def __str__(self) -> str:
         return str(self._files.unstrip_protocol(self._path))
