@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from contextlib import closing
@@ -16,7 +17,7 @@ from small_disk import NO_ROOM, small_disk
 from include.errors import LoadError
 from include.extract_load.source import Stream
 from include.local.ports import free_port
-from include.settings import settings
+from include.settings import child_environment, settings
 
 STREAM = Stream("orders", "public.orders", "incremental", "updated_at")
 FOLDER = "sluice/shop/orders/run"
@@ -99,3 +100,32 @@ def test_a_load_without_room_for_its_copies_says_so_and_its_retry_brings_all(
     place, _, why = str(refused.value).partition(f" in {disk.folder}/sluice-")
     assert place == f"copy of spool s3://spools/{FOLDER}"
     assert why.partition(": ")[2].startswith(f"{NO_ROOM}; see to its room and permissions")
+
+
+KEEP = """
+import json, sys, time
+from include.transform.artifacts import Artifacts
+runs = [Artifacts(sys.argv[1], "elt", f"run {n}") for n in (1, 2, 3)]
+for run in runs:
+    run.keep_content("dbt_run.a", {"results": [str(run)]})
+    run.write("compiled/model.shop.a.sql", b"select 1")
+    run.write("run_results.json", b"{}")
+    time.sleep(1.1)  # S3 tells no less of when a file was written
+Artifacts(sys.argv[1], "elt", "still running").keep_content("dbt_run.a", {})
+print(json.dumps([runs[2].kept(["dbt_run.a"]), runs[2].prune(2)]))
+"""
+
+
+def test_artifacts_are_kept_there_for_the_newest_runs_only(bucket):
+    """The singer environment has what Airflow's needs for it: s3fs."""
+    root = f"s3://{bucket.name}/artifacts"
+    python = settings().program("singer", "python")
+    done = subprocess.run(
+        [python, "-c", KEEP, root], env=child_environment(), stdout=subprocess.PIPE, timeout=60
+    )
+    kept, pruned = json.loads(done.stdout)
+    assert kept == {"dbt_run.a": {"results": [f"{root}/elt/run_3"]}}
+    assert pruned == ["run_1"]
+    found = [item.key.split("/", 2)[2] for item in bucket.objects.filter(Prefix="artifacts/")]
+    assert {name.split("/")[0] for name in found} == {"run_2", "run_3", "still_running"}
+    assert len(found) == 7, "nothing half written is left"
