@@ -8,11 +8,12 @@ export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
 CHAOS_ONLY := $(addprefix tests/journeys/test_,build_changed.py dbt_tasks.py dbt_stress.py task_per.py)
 SCALE_OUT := tests/journeys/test_scale_out.py
+LINEAGE := tests/journeys/test_lineage.py
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 SBOM := $(or $(OUT),.local/sbom)
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: chaos scale-out image-sizes help install demo up down status dbt picture test check audit sbom image deploy new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
+.PHONY: chaos scale-out lineage image-sizes help install demo up down status dbt picture test check audit sbom image deploy new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -42,7 +43,7 @@ picture: ## Take docs/pictures/ anew from Airflow's UI, beside make up
 
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
-	@$(VENVS)/test/bin/python -m pytest tests/journeys tests $(addprefix --ignore=,tests/dags $(CHAOS_ONLY) $(SCALE_OUT)) -n 2 --dist loadfile --no-loadscope-reorder
+	@$(VENVS)/test/bin/python -m pytest tests/journeys tests $(addprefix --ignore=,tests/dags $(CHAOS_ONLY) $(SCALE_OUT) $(LINEAGE)) -n 2 --dist loadfile --no-loadscope-reorder
 	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
 
 chaos: ## Kill every part: POINTS=56 of a load, HISTORIES=90 of a table, KILLS=20 of dbt on MODELS=250; SEED=1
@@ -55,6 +56,10 @@ scale-out: ## Run it on two Celery workers that share no disk, and kill one; nee
 	@command -v redis-server >/dev/null || { echo "scale-out: no redis-server on the PATH; install it (Debian: redis-server)" >&2; exit 1; }
 	@scripts/install.sh celery dbt singer tap-postgres target-snowflake local test
 	@$(VENVS)/test/bin/python -m pytest $(SCALE_OUT)
+
+lineage: ## Run it with Airflow's OpenLineage provider, and look at the events
+	@scripts/install.sh openlineage dbt singer tap-postgres target-snowflake local test
+	@$(VENVS)/test/bin/python -m pytest $(LINEAGE)
 
 image-sizes: ## Do the Dockerfile's steps here, and tell what each adds and takes
 	@scripts/install.sh airflow
@@ -140,7 +145,7 @@ bench-dbt: ## Measure dbt in Airflow beside Cosmos and others: SIZES="20 100", R
 		$(if $(SIZES),--sizes $(SIZES)) $(if $(WAYS),--ways $(WAYS)) $(ARGS)
 
 lock: ## Write requirements/*.txt anew from requirements/*.in: ARGS=--upgrade, ARGS=--upgrade-package=requests
-	@scripts/lock.sh $(ARGS) $(LOCKED) celery bench bench-cosmos bench-meltano bench-dlt
+	@scripts/lock.sh $(ARGS) $(LOCKED) celery openlineage bench bench-cosmos bench-meltano bench-dlt
 
 clean: down ## Remove the local databases, spools and logs
 	@rm -rf .local

@@ -17,7 +17,7 @@ for name in "$@"; do
   [[ -f requirements/$name.overrides.txt ]] && options+=(--override "requirements/$name.overrides.txt")
   case $name in
     test) options+=(--constraint requirements/local.txt) ;;
-    test-airflow | bench) options+=(--constraint requirements/airflow.txt) ;;
+    test-airflow | bench | openlineage) options+=(--constraint requirements/airflow.txt) ;;
   esac
   uv pip compile "${options[@]}" --custom-compile-command "make lock" "requirements/$name.in" -o "requirements/$name.txt"
   echo "locked requirements/$name.txt"

@@ -56,6 +56,13 @@ class ExtractOperator(_StreamOperator):
         with where_a_retry_helps():
             return self._steps(context).extract(PostgresConnection.from_airflow(connection))
 
+    def get_openlineage_facets_on_complete(self, _: Any) -> Any:
+        """For Airflow's OpenLineage provider; see docs/lineage.md."""
+        from include.lineage import of_extract  # its libraries are not there without the provider
+
+        connection = BaseHook.get_connection(self._source.source_connection)
+        return of_extract(self._source, self._stream, PostgresConnection.from_airflow(connection))
+
 
 class LoadOperator(_StreamOperator):
     """Deliver one stream's sealed spool with the target; then move its bookmark."""
@@ -70,6 +77,14 @@ class LoadOperator(_StreamOperator):
             result = self._steps(context).load(warehouse)
         context["outlet_events"][self._asset].extra = {NEWS: result[NEWS]}
         return result
+
+    def get_openlineage_facets_on_complete(self, _: Any) -> Any:
+        """For Airflow's OpenLineage provider; see docs/lineage.md."""
+        from include.lineage import of_load  # its libraries are not there without the provider
+
+        connection = BaseHook.get_connection(self._source.warehouse_connection)
+        warehouse = SnowflakeConnection.from_airflow(connection, "load")
+        return of_load(self._source, self._stream, warehouse)
 
 
 def extract_and_load(source: Source, only: Sequence[str] = ()) -> TaskGroup:

@@ -170,6 +170,22 @@ class DbtOperator(DbtTask):
         bad = (node.id for node in result.bad if node.status != "skipped")
         return self._command(context, (selects[key] for key in bad if key in selects))
 
+    def get_openlineage_facets_on_complete(self, instance: Any) -> Any:
+        """For Airflow's OpenLineage provider; see docs/lineage.md."""
+        try:
+            from include.transform.lineage import (
+                of_dbt,
+            )  # its libraries are not there without the provider
+        except ModuleNotFoundError as missing:
+            self.log.info("no lineage of this task: %s; see docs/lineage.md", missing)
+            return None
+        artifacts = Artifacts(settings().artifacts, self.dag_id, instance.run_id)
+        warehouse = SnowflakeConnection.from_airflow(
+            BaseHook.get_connection(self._connection), "dbt"
+        )
+        kept = artifacts.kept([self.task_id])
+        return of_dbt(kept.get(self.task_id, {"results": ()}), warehouse)
+
     def _earlier(self, context: Context, parts: Sequence[Part]) -> list[dict[str, Any]]:
         """What an earlier try of several nodes left, where it can be gone on with."""
         if len(parts) == 1:
