@@ -6,14 +6,19 @@ LOCKED := airflow dbt dbt-1.9 singer tap-postgres target-snowflake local test te
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE :=
 PRODUCTION := airflow dbt singer tap-postgres target-snowflake
-CHAOS_ONLY := $(addprefix tests/journeys/test_,build_changed.py dbt_tasks.py dbt_stress.py task_per.py)
-SCALE_OUT := tests/journeys/test_scale_out.py
-LINEAGE := tests/journeys/test_lineage.py
+SOURCES = $(wildcard include/sources/*.yml)
+# The sample's tests, where `make remove-shop` has not taken them away.
+SHOP := $(wildcard tests/shop)
+ADOPT := $(wildcard tests/shop/test_make_it_yours.py)
+SCALE_OUT := $(wildcard tests/shop/test_scale_out.py)
+LINEAGE := $(wildcard tests/shop/test_lineage.py)
+CHAOS_ONLY := $(addprefix tests/journeys/test_,dbt_tasks.py dbt_stress.py task_per.py) $(wildcard tests/shop/test_build_shop_changes.py)
+GONE = $(error the sample shop was removed, and this test with it)
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 SBOM := $(or $(OUT),.local/sbom)
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: chaos scale-out lineage image-sizes help install demo up down status dbt picture test check audit sbom image deploy new-source source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
+.PHONY: adopt chaos scale-out lineage image-sizes help install demo up down status dbt picture test check audit sbom image deploy new-source remove-shop source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -43,27 +48,31 @@ picture: ## Take docs/pictures/ anew from Airflow's UI, beside make up
 
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
-	@$(VENVS)/test/bin/python -m pytest tests/journeys tests $(addprefix --ignore=,tests/dags $(CHAOS_ONLY) $(SCALE_OUT) $(LINEAGE)) -n 2 --dist loadfile --no-loadscope-reorder
+	@$(VENVS)/test/bin/python -m pytest $(SHOP) tests/journeys tests $(addprefix --ignore=,tests/dags $(CHAOS_ONLY) $(SCALE_OUT) $(LINEAGE) $(ADOPT)) -n 2 --dist loadfile --no-loadscope-reorder
 	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
 
 chaos: ## Kill every part: POINTS=56 of a load, HISTORIES=90 of a table, KILLS=20 of dbt on MODELS=250; SEED=1
 	@scripts/install.sh $(LOCKED)
 	@SLUICE_EVERY_WAY=1 SLUICE_CHAOS_POINTS=$(or $(POINTS),56) SLUICE_HISTORIES=$(or $(HISTORIES),90) SLUICE_CHAOS_SEED=$(or $(SEED),1) \
 		SLUICE_STRESS_MODELS=$(or $(MODELS),250) SLUICE_STRESS_KILLS=$(or $(KILLS),20) \
-		$(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py tests/journeys/test_any_history.py tests/test_dbt_equivalence.py tests/test_dbt_results.py $(CHAOS_ONLY)
+		$(VENVS)/test/bin/python -m pytest tests/journeys/test_kill_anywhere.py tests/journeys/test_any_history.py tests/test_dbt_equivalence.py $(wildcard tests/shop/test_shop_equivalence.py) tests/test_dbt_results.py $(CHAOS_ONLY)
 
 scale-out: ## Run it on two Celery workers that share no disk, and kill one; needs redis-server
 	@command -v redis-server >/dev/null || { echo "scale-out: no redis-server on the PATH; install it (Debian: redis-server)" >&2; exit 1; }
 	@scripts/install.sh celery dbt singer tap-postgres target-snowflake local test
-	@$(VENVS)/test/bin/python -m pytest $(SCALE_OUT)
+	@$(VENVS)/test/bin/python -m pytest $(or $(SCALE_OUT),$(GONE))
 
 lineage: ## Run it with Airflow's OpenLineage provider, and look at the events
 	@scripts/install.sh openlineage dbt singer tap-postgres target-snowflake local test
-	@$(VENVS)/test/bin/python -m pytest $(LINEAGE)
+	@$(VENVS)/test/bin/python -m pytest $(or $(LINEAGE),$(GONE))
 
 image-sizes: ## Do the Dockerfile's steps here, and tell what each adds and takes
 	@scripts/install.sh airflow
 	@$(VENVS)/airflow/bin/python -m scripts.image_sizes
+
+adopt: ## Do what docs/make-it-yours.md says, from a clone to a DAG of another source, and an update
+	@scripts/install.sh $(LOCKED)
+	@$(VENVS)/test/bin/python -m pytest $(or $(ADOPT),$(GONE))
 
 check: ## Lint, types, stale generated files
 	@scripts/install.sh dbt lint test-airflow
@@ -79,7 +88,7 @@ check: ## Lint, types, stale generated files
 	@$(VENVS)/lint/bin/check-jsonschema -q --builtin-schema vendor.circle-ci .circleci/config.yml
 	@$(VENVS)/lint/bin/jactionlint --strict-exit --shellcheck $(VENVS)/lint/bin/shellcheck --pyflakes=
 	@$(VENVS)/lint/bin/shellcheck scripts/*.sh .ci/run
-	@$(VENVS)/lint/bin/check-jsonschema -q --schemafile include/sources/source.schema.json include/sources/*.yml
+	@$(if $(SOURCES),$(VENVS)/lint/bin/check-jsonschema -q --schemafile include/sources/source.schema.json $(SOURCES))
 	@$(VENVS)/lint/bin/sqlfluff lint dbt
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --check
 
@@ -106,6 +115,12 @@ deploy: ## Deploy to Astro, with its CLI: ASTRO_DEPLOYMENT_ID, and ASTRO_API_TOK
 new-source: ## Propose include/sources/NAME.yml from a Postgres: NAME=crm ARGS="--schema sales"
 	@scripts/install.sh singer tap-postgres
 	@$(VENVS)/singer/bin/python -m scripts.new_source $(if $(NAME),--name $(NAME)) $(ARGS)
+
+remove-shop: ## Take the sample shop out of this clone; in a merge: what that brought of it
+	@scripts/install.sh dbt
+	@$(VENVS)/dbt/bin/python -m scripts.remove_shop
+	@$(MAKE) --no-print-directory edges
+	@git add --all dags/edges
 
 source-schema: ## Write include/sources/source.schema.json, for editors
 	@scripts/install.sh singer

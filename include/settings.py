@@ -12,9 +12,10 @@ from pathlib import Path
 from include.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
+CONNECTION = "AIRFLOW_CONN_"
 LEFT_OUT = (
     "AIRFLOW__",
-    "AIRFLOW_CONN_",
+    CONNECTION,
     "_AIRFLOW",
     "PYTHON",
     "VIRTUAL_ENV",
@@ -93,6 +94,11 @@ class Settings:
     def sources(self) -> Path:
         """The folder of the source files."""
         return self.root / "include" / "sources"
+
+    @property
+    def has_shop(self) -> bool:
+        """Whether the sample is here: ``make remove-shop`` takes it away."""
+        return (self.sources / "shop.yml").exists()
 
     def program(self, environment: str, name: str) -> Path:
         """The path of a program in one of the environments.
@@ -180,6 +186,11 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(LEFT_OUT)}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
+def airflow_connections() -> dict[str, str]:
+    """The variables of this process in which Airflow finds connections: ``AIRFLOW_CONN_<ID>``."""
+    return {key: value for key, value in os.environ.items() if key.startswith(CONNECTION)}
 
 
 def load_local_environment() -> None:

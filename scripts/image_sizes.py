@@ -24,7 +24,7 @@ from include.errors import LocalError, status_of
 from include.settings import ROOT, child_environment
 
 RUN_SECONDS = 600
-CHANGED = "dbt/models/marts/dim_products.sql"
+CHANGED = "dbt/dbt_project.yml"
 console = Console(highlight=False, soft_wrap=True)
 
 

@@ -85,7 +85,8 @@ def up(here: Settings) -> None:
     secrets = airflow.Secrets.of(here.local)
     console.print(f"Airflow: http://127.0.0.1:{here.airflow_port}")
     console.print(f"log in as {airflow.LOGIN} with the password {secrets.admin_password}")
-    console.print("next: unpause elt_standard there and trigger it; make down stops everything")
+    dag = "elt_standard" if here.has_shop else "a DAG"
+    console.print(f"next: unpause {dag} there and trigger it; make down stops everything")
 
 
 def _start_server(ready: Path, log_file: Path) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A local stand-in as a compose service: its environment, its server, and the shop's rows.
+# A local stand-in as a compose service: its environment, its server, and the sample's rows.
 #
 #   scripts/serve_local.sh postgres | snowflake
 #
@@ -28,7 +28,7 @@ python=$SLUICE_VENVS/local/bin/python
 "$python" -m "include.local.$1" --data "$data/$1" --port "$port" &
 server=$!
 trap 'kill "$server"; wait "$server"' TERM INT
-if [[ $1 == postgres ]]; then
+if [[ $1 == postgres && -f include/sources/shop.yml ]]; then
   for _ in {1..60}; do
     "$python" -m include.local.shop_data fill --port "$port" && break
     kill -0 "$server" || break

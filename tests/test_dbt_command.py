@@ -7,15 +7,20 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from conftest import PASSWORD, serving
+from conftest import PASSWORD, SMALL_PROJECT, serving
 
 from include.errors import DbtModelError, DbtProjectError, DbtRunError, DbtTestFailure
 from include.local.ports import free_port
 from include.settings import ROOT, settings
 from include.transform.dbt_command import DbtCommand, run_dbt
 
-SEED = "fqn:shop.countries"
-TESTS = ["fqn:shop.unique_countries_country_code", "fqn:shop.not_null_countries_region"]
+SEED = "fqn:small.countries"
+TESTS = ["fqn:small.unique_countries_country_code", "fqn:small.not_null_countries_region"]
+
+
+@pytest.fixture(autouse=True)
+def project(monkeypatch):
+    monkeypatch.setenv("SLUICE_DBT_PROJECT", str(SMALL_PROJECT))
 
 
 @pytest.fixture(params=["on", "off"], ids=["warm", "own process"])
@@ -37,31 +42,30 @@ def rows_of(result):
 def test_both_ways_give_the_same_results(environment, local_snowflake, monkeypatch, tmp_path):
     runtime = tmp_path / "r"  # nothing serves there that other tests have started
     monkeypatch.setenv("SLUICE_RUNTIME", str(runtime))
-    local_snowflake.rows("create schema if not exists raw_shop")
+    local_snowflake.rows("create schema if not exists raw_small")
     local_snowflake.rows(
-        "create or replace table raw_shop.web_events as select 1 as event_id, 2 as customer_id,"
-        " 'a' as session_id, 'view' as event_type, '/' as page_url,"
+        "create or replace table raw_small.events as select 1 as event_id, 'a' as session_id,"
         " '2026-01-30T12:00:00'::timestamp_tz as occurred_at"
     )
     commands = [
         ("seed", [SEED]),
         ("test", TESTS),
-        ("run", ["fqn:shop.staging.stg_shop__web_events"]),
-        ("run", ["fqn:shop.marts.fct_sessions"]),
+        ("run", ["fqn:small.stg_events"]),
+        ("run", ["fqn:small.sessions"]),
     ]
     found = []
     for warm in ("off", "on"):
         monkeypatch.setenv("SLUICE_WARM_DBT", warm)
         results = [do(verb, select, environment) for verb, select in commands]
         found.append([sorted(rows_of(result), key=lambda node: node.id) for result in results])
-        assert local_snowflake.rows("select count(*) from marts.fct_sessions") == [(1,)]
-        local_snowflake.rows("drop table marts.fct_sessions")
+        assert local_snowflake.rows("select count(*) from dbt.sessions") == [(1,)]
+        local_snowflake.rows("drop table dbt.sessions")
         assert bool(serving(runtime)) == (warm == "on")
     assert found[0] == found[1]
     assert [node.status for nodes in found[0] for node in nodes] == [
         "success", "pass", "pass", "success", "success",
     ]  # fmt: skip
-    assert found[0][0][0].id == "seed.shop.countries"
+    assert found[0][0][0].id == "seed.small.countries"
 
 
 @pytest.mark.usefixtures("way")
@@ -75,22 +79,22 @@ def test_a_warehouse_that_is_away_is_no_fault_of_the_project(environment):
 class TestFailures:
     def test_a_missing_relation_is_an_error_that_names_the_model(self, environment):
         with pytest.raises(DbtModelError) as failure:
-            do("run", ["fqn:shop.staging.stg_shop__suppliers"], environment)
-        assert "model.shop.stg_shop__suppliers: error: Database Error" in str(failure.value)
+            do("run", ["fqn:small.stg_suppliers"], environment)
+        assert "model.small.stg_suppliers: error: Database Error" in str(failure.value)
         assert "does not exist" in str(failure.value)
 
     def test_a_failing_test_says_which_and_how_many_rows(self, environment, local_snowflake):
         do("seed", [SEED], environment)
-        local_snowflake.rows("insert into reference.countries select * from reference.countries")
+        local_snowflake.rows("insert into dbt.countries select * from dbt.countries")
         with pytest.raises(DbtTestFailure) as failure:
             do("test", TESTS, environment)
         named, _, message = str(failure.value).partition(": fail: ")
-        assert named.startswith("test.shop.unique_countries_country_code")
+        assert named.startswith("test.small.unique_countries_country_code")
         assert message.startswith("Got ")
 
     def test_what_selects_nothing_is_an_error(self, environment):
         with pytest.raises(DbtProjectError, match="selects nothing; run make edges"):
-            do("run", ["fqn:shop.no_such_model"], environment)
+            do("run", ["fqn:small.no_such_model"], environment)
 
     def test_a_wrong_option_is_an_error_at_once(self, environment):
         with pytest.raises(DbtProjectError, match="dbt run --nonsense"):

@@ -269,7 +269,7 @@ UNUSABLE = [
     ("models/deep/a.sql", "select 1", "dbt found two models with the name"),
     ("dbt_project.yml", "name: [", "dbt_project.yml"),
     ("selectors.yml", "selectors: [", "selectors.yml: not YAML"),
-    ("selectors.yml", "", "expected a list `selectors:` with names"),
+    ("selectors.yml", "selectors: 3", "expected a list `selectors:` with names"),
     ("selectors.yml", "selectors: [{definition: a}]", "expected a list `selectors:`"),
     ("selectors.yml", "selectors: [{name: a, definition: a}]", "ends in _schedule"),
     (
@@ -388,6 +388,15 @@ def test_a_manifest_with_a_node_that_is_broken_is_one_line_too(project, tmp_path
     done = generate(project, "--manifest", path)
     assert done.stderr.startswith(f"{path}: ")
     assert len(done.stderr.splitlines()) == done.returncode == 1
+
+
+def test_a_project_that_has_no_schedule_yet_has_an_empty_plan(project):
+    (project / "selectors.yml").write_text("# None yet.\n")
+    (project / "schedules.yml").write_text("# None yet.\n")
+    done = generate(project)
+    assert (done.returncode, done.stderr) == (0, "")
+    (plan,) = (project.parent / "edges").iterdir()
+    assert "In no schedule, never built: `a`" in plan.read_text()
 
 
 def test_a_project_without_selectors_says_what_they_are_for(project):

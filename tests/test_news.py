@@ -6,10 +6,10 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from conftest import SMALL_PROJECT
 
 from include.extract_load.load import content_of
 from include.extract_load.spool import Part, Seal, Segment
-from include.settings import ROOT
 from include.transform.unchanged import Built, Seen, version, why_build
 
 SOURCE, PARENT = "source.shop.shop.orders", "model.shop.stg_orders"
@@ -45,7 +45,7 @@ def test_another_project_is_news_of_all():
 
 def test_the_version_is_that_of_contents_and_connection_not_of_files_or_secrets(tmp_path):
     project = tmp_path / "dbt"
-    shutil.copytree(ROOT / "dbt", project)
+    shutil.copytree(SMALL_PROJECT, project)
     connection = {"SNOWFLAKE_SCHEMA": "DBT", "DBT_ENV_SECRET_SNOWFLAKE_PASSWORD": "a"}
     first = version(project, connection)
     (project / "target").mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ def test_the_version_is_that_of_contents_and_connection_not_of_files_or_secrets(
     changed_password = connection | {"DBT_ENV_SECRET_SNOWFLAKE_PASSWORD": "b"}
     assert version(project, changed_password) == first
     assert version(project, connection | {"SNOWFLAKE_SCHEMA": "DEV"}) != first
-    (project / "macros" / "one_more.sql").write_text("{% macro one_more() %}{% endmacro %}")
+    (project / "models" / "one_more.sql").write_text("select 1 as one")
     assert version(project, connection) != first
 
 

@@ -11,7 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import PASSWORD, serving, wait_until
+from conftest import PASSWORD, SMALL_PROJECT, serving, wait_until
 
 from include.errors import ConfigError, DbtModelError, DbtProjectError, DbtRunError, DbtTestFailure
 from include.local.ports import free_port
@@ -346,7 +346,7 @@ def test_words_that_no_shell_takes(monkeypatch):
 
 class TestProject:
     def test_without_hooks_it_is_used_as_it_is(self, tmp_path):
-        assert without_hooks(ROOT / "dbt", tmp_path) == ROOT / "dbt"
+        assert without_hooks(SMALL_PROJECT, tmp_path) == SMALL_PROJECT
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(

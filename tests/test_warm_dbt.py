@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from conftest import serving, wait_until
+from conftest import SMALL_PROJECT, serving, wait_until
 
 from include.errors import DbtRunError
 from include.local.ports import free_port
@@ -24,7 +24,7 @@ from include.settings import ROOT, child_environment, settings
 from include.transform.dbt_command import DbtCommand, project_options, run_dbt
 from include.transform.warm_dbt import NoWarmDbt, WarmDbt
 
-HERE = project_options(ROOT / "dbt")
+HERE = project_options(SMALL_PROJECT)
 PARSE = ["parse", *HERE]
 SEED = ["seed", *HERE, "--select", "countries"]
 
@@ -35,6 +35,7 @@ def runtime(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("r")
     folder.chmod(0o700)
     monkeypatch.setenv("SLUICE_RUNTIME", str(folder))
+    monkeypatch.setenv("SLUICE_DBT_PROJECT", str(SMALL_PROJECT))
     yield folder
     log = "".join(path.read_text() for path in folder.glob("*.log"))
     shutil.rmtree(folder)
@@ -51,9 +52,9 @@ def warm_dbt(environment):
 @pytest.fixture
 def project(tmp_path):
     """A copy of the project, that a test may change; its settings."""
-    for name in ("include", "dbt"):
-        shutil.copytree(ROOT / name, tmp_path / "project" / name)
     root = tmp_path / "project"
+    shutil.copytree(ROOT / "include", root / "include")
+    shutil.copytree(SMALL_PROJECT, root / "dbt")
     return replace(settings(), root=root, dbt_project=root / "dbt")
 
 
@@ -202,13 +203,13 @@ def test_changed_files_are_seen_and_who_waits_is_answered(project, environment, 
     warm_dbt = WarmDbt.of(environment, project)
     before, after = [], []
     assert warm_dbt.run(listing, before.append) == 0
-    assert not any("shop.newest" in line for line in before)
+    assert not any("small.newest" in line for line in before)
     sql = "{{ config(tags=['brand_new']) }} select 1 as one"
     (project.dbt_project / "models" / "newest.sql").write_text(sql)
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(warm_dbt.run, listing, after.append) for _ in "ab"]
         assert [one.result() for one in asked] == [0, 0]
-    assert after.count("shop.newest") == 2
+    assert after.count("small.newest") == 2
     broken = project.dbt_project / "models" / "broken.sql"
     broken.write_text("{{ ref('no_such_model') }}")
     said = []
@@ -227,7 +228,7 @@ def test_models_that_wait_for_each_other_are_for_dbt_to_tell(
     said = []
     listing = ["ls", *project_options(project.dbt_project), *options(tmp_path)]
     assert WarmDbt.of(environment, project).run(listing, said.append) == 2
-    assert "Found a cycle: model.shop" in said[-1]
+    assert "Found a cycle: model.small" in said[-1]
     assert "commands will take longer: Found a cycle" in log_of(runtime)
 
 
@@ -354,6 +355,6 @@ class TestWithoutOne:
 
     def test_a_command_starts_its_own(self, environment, monkeypatch, runtime, caplog):
         runtime.chmod(0o755)
-        (node,) = run_dbt(DbtCommand("seed", ("fqn:shop.countries",)), environment).nodes
+        (node,) = run_dbt(DbtCommand("seed", ("fqn:small.countries",)), environment).nodes
         assert node.status == "success"
         assert "no warm dbt, starting one of its own" in caplog.text

@@ -14,7 +14,7 @@ import yaml
 
 from include.airflow_api import AirflowApi
 from include.local.services import Service, write_private
-from include.settings import Settings, child_environment
+from include.settings import CONNECTION, Settings, airflow_connections, child_environment
 
 LOGIN = "admin"
 
@@ -80,7 +80,8 @@ def environment(settings: Settings, own: Secrets, password: str, **extra: str) -
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
     }
     return child_environment(
-        {f"AIRFLOW__{key}": value for key, value in options.items()}
+        _other_connections(settings)
+        | {f"AIRFLOW__{key}": value for key, value in options.items()}
         | {
             "AIRFLOW_HOME": str(home),
             "SLUICE_ENV": "local",
@@ -90,6 +91,12 @@ def environment(settings: Settings, own: Secrets, password: str, **extra: str) -
             **extra,
         }
     )
+
+
+def _other_connections(settings: Settings) -> dict[str, str]:
+    """Those of our environment, ``.env`` for one; what airflow_settings.yaml lists stays local."""
+    listed = {f"{CONNECTION}{entry['conn_id']}".upper() for entry in _listed(settings)}
+    return {key: value for key, value in airflow_connections().items() if key not in listed}
 
 
 def services(settings: Settings, env: Mapping[str, str], *, triggerer: bool) -> list[Service]:
@@ -115,17 +122,21 @@ def services(settings: Settings, env: Mapping[str, str], *, triggerer: bool) -> 
 
 
 def connections(settings: Settings, password: str) -> list[dict[str, Any]]:
-    """The connections of ``airflow_settings.yaml``, for this machine's ports.
+    """The connections of ``airflow_settings.yaml``; those to 127.0.0.1 with this machine's ports.
 
     Args:
         settings: Folders and ports.
-        password: Takes the place of the file's passwords.
+        password: Takes the place of the passwords of those.
 
     Returns:
         Bodies for ``POST /api/v2/connections``.
     """
-    listed = yaml.safe_load((settings.root / "airflow_settings.yaml").read_text())
-    return [_for_this_machine(c, settings, password) for c in listed["airflow"]["connections"]]
+    return [_for_this_machine(entry, settings, password) for entry in _listed(settings)]
+
+
+def _listed(settings: Settings) -> list[dict[str, Any]]:
+    content = yaml.safe_load((settings.root / "airflow_settings.yaml").read_text())
+    return list(content["airflow"]["connections"] or ())
 
 
 def _for_this_machine(
@@ -139,7 +150,10 @@ def _for_this_machine(
         "schema": listed["conn_schema"],
         "password": password,
     }
-    if listed["conn_type"] == "postgres":
+    if "127.0.0.1" not in (listed["conn_host"], extra.get("host")):
+        elsewhere = {"host": "conn_host", "port": "conn_port", "password": "conn_password"}
+        body |= {key: listed[name] for key, name in elsewhere.items()}
+    elif listed["conn_type"] == "postgres":
         body |= {"host": "127.0.0.1", "port": settings.postgres_port}
     else:
         extra |= {"host": "127.0.0.1", "port": settings.snowflake_port}

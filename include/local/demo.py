@@ -43,8 +43,10 @@ def run(stack: Stack, console: Console) -> None:
     """Start all, run the DAG once, print what came out.
 
     Raises:
-        LocalError: A service ended, or a task of the run failed.
+        LocalError: The sample is not here, a service ended, or a task of the run failed.
     """
+    if not stack.here.has_shop:
+        raise LocalError("the sample shop was removed: make up starts Airflow with your own DAGs")
     console.print(f"starting Postgres and the local Snowflake in {stack.here.local}")
     stack.start_databases()
     filled = stack.fill_shop()

@@ -111,7 +111,9 @@ class Stack:
         return json.loads(last[0]) if last and last[0].startswith(("{", "[")) else None
 
     def fill_shop(self) -> Any:
-        """Fill the source where it is empty; returns the rows of each table."""
+        """Fill the sample's source where it is empty; returns the rows of each table."""
+        if not self.here.has_shop:
+            return {}
         scale = str(self.here.shop_scale)
         return self._shop("fill", "--scale", scale)
 

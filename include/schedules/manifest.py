@@ -152,7 +152,7 @@ def _selectors(folder: Path) -> list[Any]:
     path = folder / "selectors.yml"
     content = _read_yaml(path, "it names the schedules")
     try:
-        return list(content["selectors"])
+        return list(content["selectors"]) if content else []
     except (KeyError, TypeError) as error:
         raise _no_selectors(path, error) from None
 
@@ -163,7 +163,7 @@ def _schedules(selectors: list[Any], path: Path) -> list[str]:
     except (KeyError, TypeError) as error:
         raise _no_selectors(path, error) from None
     schedules = [name for name in names if name.endswith(SUFFIX)]
-    if not schedules:
+    if selectors and not schedules:
         raise DbtProjectError(f"{path}: no selector's name ends in {SUFFIX}")
     if double := [n for n in names if names.count(n) > 1]:
         raise DbtProjectError(f"{path}: {double[0]} stands there twice")

@@ -41,6 +41,12 @@ with DAG(
 ):
     run_and_test(edges, "warehouse_snowflake")
 '''
+SOURCE = """
+source_connection: shop_postgres
+warehouse_connection: warehouse_snowflake
+target_schema: RAW_SHOP
+streams:
+"""
 PREFIXES = ("sluice-", "dbt-", "fakesnow")  # of what is ours among temporary files
 
 
@@ -59,7 +65,7 @@ class DbtMachine(Machine):
         self.environment["TMPDIR"] = str(self.temporary)
         copy_of_the_repository(self.root, "dags", "docs", "tests")
         for name in ("models", "seeds", "snapshots", "tests", "macros"):
-            shutil.rmtree(self.root / "dbt" / name)
+            shutil.rmtree(self.root / "dbt" / name, ignore_errors=True)
         (self.root / "dbt/schedules.yml").unlink()
         self.write("dbt/dbt_project.yml", project)
         listed = (f"{{name: {name}_schedule, definition: 'tag:{name}_schedule'}}" for name in dags)
@@ -82,6 +88,12 @@ class DbtMachine(Machine):
             for dag in dags:
                 made.unpause(dag)
             yield made
+
+    def source(self, streams):
+        """Have a source file `shop` for the local Postgres, and its connection."""
+        self.write("include/sources/shop.yml", SOURCE + streams)
+        url = f"postgresql://shop_reader:{PASSWORD}@127.0.0.1:{self.ports['POSTGRES']}/shop"
+        self.environment["AIRFLOW_CONN_SHOP_POSTGRES"] = url
 
     def model(self, name, dag, sql):
         tags = f"{{{{ config(tags=['{dag}_schedule']) }}}}"

@@ -55,8 +55,7 @@ class Project(DbtMachine):
             self.model(name, schedule, sql)
         self.write("dbt/tests/no_mail.sql", NO_MAIL)
         self.write("dbt/schedules.yml", "timed_schedule: {tasks: {timeout: 15s}}\n")
-        table = "table: public.customers\n"
-        self.change("include/sources/shop.yml", table, f"{table}    masks: {{email: redact}}\n")
+        self.source("  customers: {table: public.customers, masks: {email: redact}}\n")
 
 
 @pytest.fixture(scope="module")

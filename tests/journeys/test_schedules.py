@@ -97,6 +97,7 @@ class Project(DbtMachine):
 
     def __init__(self, folder):
         super().__init__(folder, PROJECT, ["day", "late"])
+        self.source("  suppliers: {table: public.suppliers}\n")
         self.model("base", "day", GOOD)
         self.model("moving", "day", GOOD)
         self.model("warned", "day", BAD)

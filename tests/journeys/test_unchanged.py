@@ -48,6 +48,7 @@ class Shop(DbtMachine):
     def __init__(self, folder):
         super().__init__(folder, PROJECT, ["day"])
         self.write("dags/day.py", DAG_FILE)
+        self.source("  suppliers: {table: public.suppliers}\n")
         self.write("dbt/models/models.yml", TESTS)
         for name, sql in MODELS.items():
             self.model(name, "day", sql)

@@ -77,3 +77,11 @@ def test_the_commands_for_a_schedule_make_a_dag(dags, copy):
     made = dags("add-a-schedule.md")["elt_weekly"]
     assert {"gates.daily_revenue", "load.products", "load.suppliers"} <= set(made)
     assert '["monthly_revenue"]' in (copy / "dags/edges/weekly_schedule.mmd").read_text()
+
+
+def test_the_dag_file_for_a_team_is_that_of_the_sample():
+    page = (ROOT / "docs/make-it-yours.md").read_text()
+    (told,) = re.findall(r"cat > dags/elt_reading.py <<'END'\n(.*?)END\n", page, re.DOTALL)
+    told = told.replace("library", "shop").replace("reading", "standard")
+    ours = (ROOT / "dags/elt_standard.py").read_text()
+    assert told.partition('"""\n\n')[2] == ours.partition('"""\n\n')[2]

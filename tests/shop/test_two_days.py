@@ -101,7 +101,7 @@ def test_dbt_builds_on_both_days_and_increments_equal_a_full_refresh(pipeline, l
     assert kinds["snapshot"] == kinds["seed"] == kinds["unit_test"] == 1
     assert set(pipeline.built.values()) == {"success", "pass", "no-op"}
     assert [key for key, status in pipeline.built.items() if status == "no-op"] == [
-        "exposure.shop.revenue_dashboard"
+        "exposure.analytics.revenue_dashboard"
     ]
     tables = ("fct_payments", "fct_sessions", "hourly_traffic", "daily_revenue")
 
@@ -126,7 +126,7 @@ def test_dbt_tells_how_fresh_sources_are_and_describes_the_warehouse(pipeline):
     assert set(freshness.values()) == {"pass"}
     pipeline.dbt("docs", "generate")
     catalog = json.loads((pipeline.root / "target" / "catalog.json").read_text())
-    orders = catalog["nodes"]["model.shop.fct_orders"]
+    orders = catalog["nodes"]["model.analytics.fct_orders"]
     assert orders["metadata"]["type"] == "BASE TABLE"
     assert orders["columns"]["ORDER_ID"]["type"] == "NUMBER"
 

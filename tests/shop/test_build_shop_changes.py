@@ -55,7 +55,7 @@ def line_of(process):
 @pytest.fixture
 def branch(tmp_path):
     made = Branch(tmp_path)
-    with (made.root / "dbt/models/marts/hourly_traffic.sql").open("a") as file:
+    with (made.root / "dbt/models/shop/marts/hourly_traffic.sql").open("a") as file:
         file.write("-- changed\n")
     yield made
     assert made.left() == []

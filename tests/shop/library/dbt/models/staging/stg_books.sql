@@ -1,0 +1,5 @@
+select
+    isbn,
+    title,
+    price
+from {{ source('library', 'books') }}
