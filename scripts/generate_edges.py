@@ -27,6 +27,7 @@ from include.schedules.schedule_file import read_schedules
 from include.settings import ROOT
 from scripts.revision import git
 
+NO_DAG = "no file in dags/ reads its edges; docs/make-it-yours.md has one to copy"
 MADE = (".pickle", ".mmd", ".md")
 
 
@@ -57,6 +58,14 @@ def stale(made: Mapping[str, bytes], files: list[EdgeFile], folder: Path) -> lis
             why = _changed(folder / name, now[name]) if name in now else ""
             reasons.append(f"{folder / name}: {why or 'it differs from the dbt project'}")
     return sorted(reasons)
+
+
+def without_dag(files: list[EdgeFile], folder: Path) -> list[str]:
+    """The schedules whose edges no DAG file names, where the folder is one of a DAG folder."""
+    if folder.parent.name != "dags":
+        return []
+    texts = [path.read_text() for path in folder.parent.rglob("*.py")]
+    return [f.schedule for f in files if not any(f"{f.schedule}.pickle" in t for t in texts)]
 
 
 def _changed(path: Path, now: EdgeFile) -> str:
@@ -116,6 +125,8 @@ def main() -> None:
             sys.exit("\n".join(f"{reason}; write it anew with make edges" for reason in reasons))
     else:
         write(made, given.out)
+        for schedule in without_dag(files, given.out):
+            sys.stderr.write(f"{schedule}: {NO_DAG}\n")
 
 
 if __name__ == "__main__":

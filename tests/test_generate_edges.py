@@ -399,6 +399,16 @@ def test_a_project_that_has_no_schedule_yet_has_an_empty_plan(project):
     assert "In no schedule, never built: `a`" in plan.read_text()
 
 
+def test_a_schedule_without_a_dag_file_is_named(project):
+    dags = project.parent / "dags"
+    dags.mkdir()
+    (dags / "late.py").write_text('read_edge_file("late_schedule.pickle")')
+    done = generate_edges(project, dags / "edges")
+    assert (dags / "edges/day_schedule.pickle").exists()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("day_schedule: no file in dags/ reads its edges")
+
+
 def test_a_project_without_selectors_says_what_they_are_for(project):
     (project / "selectors.yml").unlink()
     done = generate(project)

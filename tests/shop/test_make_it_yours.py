@@ -127,7 +127,7 @@ def test_the_pages_commands_lead_to_own_tables_and_models_under_airflow(team, li
         "loans": "incremental",
         "members": "incremental",
     }
-    team.paste("3. Your dbt project")
+    assert "reading_schedule: no file in dags/ reads" in team.paste("3. Your dbt project")
     edges = read_edge_file(team.root / "dags/edges/reading_schedule.pickle")
     assert {node.name for node in edges.nodes} == {"stg_books", "stg_loans", "branches"}
     team.paste("4. A DAG file")
