@@ -11,6 +11,7 @@ SOURCES = $(wildcard include/sources/*.yml)
 SHOP := $(wildcard tests/shop)
 ADOPT := $(wildcard tests/shop/test_make_it_yours.py)
 SCALE_OUT := $(wildcard tests/shop/test_scale_out.py)
+PAGES := $(wildcard tests/shop/test_pages_in_airflow.py)
 LINEAGE := $(wildcard tests/shop/test_lineage.py)
 CHAOS_ONLY := $(addprefix tests/journeys/test_,dbt_tasks.py dbt_stress.py task_per.py) $(wildcard tests/shop/test_build_shop_changes.py)
 GONE = $(error the sample shop was removed, and this test with it)
@@ -18,7 +19,7 @@ LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 SBOM := $(or $(OUT),.local/sbom)
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: adopt chaos scale-out lineage image-sizes help install demo up down status dbt picture test check audit sbom image deploy new-source remove-shop source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
+.PHONY: adopt chaos scale-out lineage image-sizes help install demo up down status dbt pictures test test-pages check audit sbom image deploy new-source remove-shop source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -42,13 +43,13 @@ dbt: ## Run dbt by hand, on make up's warehouse or an account's: ARGS="run --sel
 	@scripts/install.sh dbt
 	@$(VENVS)/dbt/bin/python -m scripts.dbt_by_hand $(ARGS)
 
-picture: ## Take docs/pictures/ anew from Airflow's UI, beside make up
-	@scripts/install.sh browser
-	@$(VENVS)/browser/bin/python -m scripts.screenshot --out docs/pictures/elt_standard.png
+pictures: ## Take docs/images/ anew, of a shop that has lived for some days; about 15 minutes
+	@scripts/install.sh $(PRODUCTION) local browser
+	@$(VENVS)/browser/bin/python -m scripts.pictures --out docs/images
 
 test: ## Run every test on real parts
 	@scripts/install.sh $(LOCKED)
-	@$(VENVS)/test/bin/python -m pytest $(SHOP) tests/journeys tests $(addprefix --ignore=,tests/dags $(CHAOS_ONLY) $(SCALE_OUT) $(LINEAGE) $(ADOPT)) -n 2 --dist loadfile --no-loadscope-reorder
+	@$(VENVS)/test/bin/python -m pytest $(SHOP) tests/journeys tests $(addprefix --ignore=,tests/dags $(CHAOS_ONLY) $(SCALE_OUT) $(LINEAGE) $(ADOPT) $(PAGES)) -n 2 --dist loadfile --no-loadscope-reorder
 	@$(VENVS)/test-airflow/bin/python -m pytest tests/dags
 
 chaos: ## Kill every part: POINTS=56 of a load, HISTORIES=90 of a table, KILLS=20 of dbt on MODELS=250; SEED=1
@@ -73,6 +74,10 @@ image-sizes: ## Do the Dockerfile's steps here, and tell what each adds and take
 adopt: ## Do what docs/make-it-yours.md says, from a clone to a DAG of another source, and an update
 	@scripts/install.sh $(LOCKED)
 	@$(VENVS)/test/bin/python -m pytest $(or $(ADOPT),$(GONE))
+
+test-pages: ## Look at the pages in Airflow's UI with Chromium; about 5 minutes
+	@scripts/install.sh $(PRODUCTION) local browser
+	@$(VENVS)/browser/bin/python -m pytest $(or $(PAGES),$(GONE))
 
 check: ## Lint, types, stale generated files
 	@scripts/install.sh dbt lint test-airflow

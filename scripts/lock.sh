@@ -17,6 +17,7 @@ for name in "$@"; do
   [[ -f requirements/$name.overrides.txt ]] && options+=(--override "requirements/$name.overrides.txt")
   case $name in
     test) options+=(--constraint requirements/local.txt) ;;
+    browser) options+=(--constraint requirements/test.txt) ;;
     test-airflow | bench | openlineage) options+=(--constraint requirements/airflow.txt) ;;
   esac
   uv pip compile "${options[@]}" --custom-compile-command "make lock" "requirements/$name.in" -o "requirements/$name.txt"

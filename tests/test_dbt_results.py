@@ -14,6 +14,7 @@ from include.transform.artifacts import Artifacts
 from include.transform.dbt_command import (
     DbtCommand,
     failing_rows,
+    generate_docs,
     project_options,
     read_manifest,
     run_dbt,
@@ -220,3 +221,11 @@ def test_runs_are_pruned_but_for_the_newest_and_this_one(tmp_path):
         run.write("run_results.json", b"{}")
     assert runs[0].prune(2) == ["run_1"]
     assert sorted(path.name for path in (tmp_path / "elt").iterdir()) == ["run_0", "run_2", "run_3"]
+
+
+def test_documentation_is_one_page_and_a_catalog_of_the_tables_that_are_there(environment):
+    run_dbt(DbtCommand("run", ("fqn:small.good",)), environment)
+    catalog, page = generate_docs(environment)
+    assert list(json.loads(catalog)["nodes"]["model.small.good"]["columns"]) == ["ID", "EMAIL"]
+    assert b"<html" in page and b"MANIFEST.JSON INLINE DATA" not in page
+    assert b"select no_such_column from" in page

@@ -37,6 +37,7 @@ EDGES = sealed(
         hooks=("on-run-start",),
         task_per="chain",
         freshness=(S,),
+        docs=True,
     )
 )
 

@@ -50,6 +50,7 @@ day_schedule:
   task_per: chain
   source_freshness: true
   deadline: 90m
+  docs: true
 """,
     "models/told.yml": """
 sources:

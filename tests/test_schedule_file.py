@@ -36,6 +36,7 @@ late_schedule:
   task_per: chain
   source_freshness: true
   deadline: 90m
+  docs: true
 """
     )
     late = read_schedules(path, NAMES)["late_schedule"]
@@ -45,7 +46,7 @@ late_schedule:
     assert str(late.policy("prices", "report")) == "skip"
     assert late.tasks == {"owner": "sales", "timeout": 1800}
     assert late.warehouses == {"WH_XL": {"pool": "heavy", "pool_slots": 2}}
-    assert (late.task_per, late.source_freshness) == ("chain", True)
+    assert (late.task_per, late.source_freshness, late.docs) == ("chain", True, True)
     assert late.deadline == 5400
 
 

@@ -13,7 +13,7 @@ from airflow.sdk.definitions.context import Context
 
 from include.connections import PostgresConnection, SnowflakeConnection
 from include.extract_load.source import Source, Stream, assets_of
-from include.extract_load.steps import NEWS, Steps
+from include.extract_load.steps import Steps
 from include.pods import pod_options
 from include.retries import where_a_retry_helps
 
@@ -75,7 +75,7 @@ class LoadOperator(_StreamOperator):
         with where_a_retry_helps():
             warehouse = SnowflakeConnection.from_airflow(connection, "load").tagged(context["ti"])
             result = self._steps(context).load(warehouse)
-        context["outlet_events"][self._asset].extra = {NEWS: result[NEWS]}
+        context["outlet_events"][self._asset].extra = result
         return result
 
     def get_openlineage_facets_on_complete(self, _: Any) -> Any:

@@ -59,6 +59,7 @@ def environment(settings: Settings, own: Secrets, password: str, **extra: str) -
     base = f"http://127.0.0.1:{settings.airflow_port}"
     options = {
         "CORE__DAGS_FOLDER": str(settings.root / "dags"),
+        "CORE__PLUGINS_FOLDER": str(settings.root / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": "8",

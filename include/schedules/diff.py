@@ -39,7 +39,7 @@ def changes(old: EdgeFile | None, new: EdgeFile | None) -> list[str]:
     lines += _lists("gate", gates(old), gates(new))
     lines += _lists("hook", [*old.hooks], [*new.hooks])
     lines += _lists("freshness check", *([s.name for s in f.freshness] for f in (old, new)))
-    for name in ("test_gating", "max_wait", "task_per", "manifest"):
+    for name in ("test_gating", "max_wait", "task_per", "docs", "manifest"):
         if getattr(old, name) != getattr(new, name):
             lines.append(f"{name}: {getattr(old, name)} → {getattr(new, name)}")
     if old.deadline != new.deadline:

@@ -158,6 +158,7 @@ class EdgeFile:
         freshness: The sources that its nodes read, directly or through ephemeral models, and whose
             freshness is to be checked; by id.
         deadline: Seconds after a run was queued at which it is late; 0 for never.
+        docs: Whether each run makes dbt's documentation at its end; not written where it does not.
     """
 
     schedule: str
@@ -172,6 +173,7 @@ class EdgeFile:
     task_per: str = "model"
     freshness: tuple[Freshness, ...] = ()
     deadline: int = 0
+    docs: bool = False
 
 
 class _BuiltinsOnly(pickle.Unpickler):
@@ -192,6 +194,8 @@ def to_bytes(edges: EdgeFile) -> bytes:
 def _content(edges: EdgeFile) -> dict[str, Any]:
     content = {"format": FORMAT, **asdict(edges)}
     content["nodes"] = [_without_seldom(node) for node in content["nodes"]]
+    if not edges.docs:
+        del content["docs"]
     return content
 
 
@@ -271,6 +275,7 @@ def _checked(path: Path, content: Any) -> EdgeFile:
             task_per=content["task_per"],
             freshness=tuple(Freshness(**source) for source in content["freshness"]),
             deadline=int(content["deadline"]),
+            docs=content.get("docs", False) is True,
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _refused(path, f"its content is not of the expected form ({error!r})") from None

@@ -123,6 +123,7 @@ class _Translation:
             task_per=self.schedule.task_per,
             freshness=tuple(self._freshness()) if self.schedule.source_freshness else (),
             deadline=self.schedule.deadline,
+            docs=self.schedule.docs,
         )
         _check_names(file)
         return sealed(file)

@@ -11,6 +11,7 @@ from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from include.schedules.edge_file import EdgeFile, ForeignParent
+from include.schedules.marks import WAITS_FOR
 
 # Sensors begin with half of it. A gate that is queued again before the scheduler has heard that its
 # last look has ended is taken for killed, and loses a try: seen with two seconds.
@@ -98,6 +99,8 @@ class GateSensor(BaseSensorOperator):
         built_at = newest.timestamp if newest else None
         self._reason = why_not(self._parent, built_at, used, datetime.now(UTC))
         if self._reason or newest is None:
+            builders = ", ".join(self._parent.schedules)
+            context["task_state_store"].set(WAITS_FOR, f"{self._reason}; {builders} builds it")
             self.log.info("waiting for %s: %s", self._parent.name, self._reason)
             return PokeReturnValue(is_done=False)
         event = {

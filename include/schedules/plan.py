@@ -34,8 +34,8 @@ def plan(files: Sequence[EdgeFile], project: Project) -> str:
 def drawing(file: EdgeFile) -> str:
     """A Mermaid flowchart of a schedule: its nodes, its edges, its parents in other schedules.
 
-    Thick edges are within a chain that is one task. Hooks and sources whose freshness is checked
-    stand alone: they are no node's neighbours.
+    Thick edges are within a chain that is one task. Hooks, sources whose freshness is checked, and
+    documentation stand alone: they are no node's neighbours.
     """
     number = {node.id: f"n{count}" for count, node in enumerate(file.nodes)}
     lines = [f"%% {WRITTEN}", "flowchart LR"]
@@ -51,6 +51,7 @@ def drawing(file: EdgeFile) -> str:
     for parent in file.foreign_parents:
         lines.append(f'  {number[parent.id]} -. "{_policy(parent)}" .-> {number[parent.child]}')
     asides = [*file.hooks, *(f"freshness of {source.name}" for source in file.freshness)]
+    asides += ["docs"] * file.docs
     lines += [f'  a{count}(["{aside}"])' for count, aside in enumerate(asides)]
     lines.append("  classDef foreign stroke-dasharray: 4 4")
     return "\n".join(lines) + "\n"
@@ -188,6 +189,8 @@ def _told_of_tasks(file: EdgeFile) -> list[str]:
         lines += ["", f"Hooks: {code(file.hooks)}."]
     if file.freshness:
         lines += ["", f"Checks the freshness of: {code(s.name for s in file.freshness)}."]
+    if file.docs:
+        lines += ["", "Makes dbt's documentation at its end."]
     return lines
 
 

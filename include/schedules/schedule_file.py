@@ -25,6 +25,7 @@ KEYS = (
     "task_per",
     "source_freshness",
     "deadline",
+    "docs",
 )
 HOURS = re.compile(r"([1-9]\d*)([hd])")
 EDGE = " >> "
@@ -62,6 +63,7 @@ class Schedule:
         task_per: What becomes one task; see `include.schedules.edge_file.EdgeFile`.
         source_freshness: Whether the freshness of the sources it reads is checked.
         deadline: Seconds after a run was queued at which it is late; 0 for never.
+        docs: Whether each run makes dbt's documentation at its end.
     """
 
     test_gating: str = "model"
@@ -73,6 +75,7 @@ class Schedule:
     task_per: str = "model"
     source_freshness: bool = False
     deadline: int = 0
+    docs: bool = False
 
     def policy(self, parent: str, child: str) -> Policy:
         """How one edge waits: the narrowest that is told."""
@@ -119,6 +122,7 @@ class _ScheduleFile(OptionsFile):
             task_per=self.choice(task_per, f"{name}.task_per", TASK_PER),
             source_freshness=self.flag(fresh, f"{name}.source_freshness"),
             deadline=self.seconds(values["deadline"], f"{name}.deadline") if late else 0,
+            docs=self.flag(values.get("docs", Schedule.docs), f"{name}.docs"),
         )
 
     def warehouses(self, content: Any, key: str) -> dict[str, Mapping[str, Any]]:

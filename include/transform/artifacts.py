@@ -6,6 +6,8 @@
         run_results.json         all of them, as one `dbt build` would have left it
         manifest.json            of the project that was run
         sources.json             how fresh its sources were, where that is checked
+        catalog.json             columns and sizes of its tables, where the schedule makes docs
+        docs.html.gz             then also dbt's documentation, as one page
 
 The root is a folder of this machine or an fsspec URL.
 """
@@ -21,6 +23,7 @@ from include.extract_load.disk import disk_errors, file_system, run_folder
 from include.transform.results import DbtResult
 
 RUN_RESULTS, MANIFEST, SOURCES = "run_results.json", "manifest.json", "sources.json"
+CATALOG, DOCS = "catalog.json", "docs.html.gz"
 
 
 class Artifacts:
@@ -71,6 +74,20 @@ class Artifacts:
                 if task_id in task_ids:
                     found[task_id] = json.loads(self._files.cat_file(path))
         return found
+
+    def read(self, name: str) -> bytes | None:
+        """What is in a file; None where there is no such file."""
+        with disk_errors(f"artifacts {self}", DbtRunError):
+            try:
+                content: bytes = self._files.cat_file(f"{self._path}/{name}")
+            except FileNotFoundError:
+                return None
+        return content
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        with disk_errors(f"artifacts {self}", DbtRunError):
+            return bool(self._files.exists(f"{self._path}/{name}"))
 
     def write(self, name: str, content: bytes) -> str:
         """Write a file, whole or not at all; returns its place."""

@@ -148,6 +148,29 @@ def read_manifest(environment: Mapping[str, str]) -> bytes:
         return (folder / "target" / "manifest.json").read_bytes()
 
 
+def generate_docs(environment: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Have dbt look at all tables of the project, and write its documentation.
+
+    Args:
+        environment: As for :func:`run_dbt`.
+
+    Returns:
+        Its catalog.json, and the documentation as one page of HTML.
+
+    Raises:
+        DbtProjectError: The project does not parse, or a node of it does not compile.
+        DbtRunError: The warehouse could not be asked, or dbt died.
+    """
+    with scratch(settings().runtime) as folder:
+        status, said = _run(["docs", "generate", "--static"], folder, environment, log.info)
+        if status:
+            reason = _reason(said)
+            kind = kind_of(reason) if "Database Error" in reason else DbtProjectError
+            raise kind(f"dbt docs generate: {reason}")
+        target = folder / "target"
+        return (target / "catalog.json").read_bytes(), (target / "static_index.html").read_bytes()
+
+
 def source_freshness(select: str, environment: Mapping[str, str]) -> Mapping[str, Any]:
     """Have dbt look how old sources are; returns its sources.json.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,10 +17,18 @@ from include.pods import pod_options
 from include.retries import FailedWithTheRun, where_a_retry_helps
 from include.schedules.edge_file import Freshness
 from include.settings import settings
-from include.transform.artifacts import MANIFEST, RUN_RESULTS, SOURCES, Artifacts
+from include.transform.artifacts import (
+    CATALOG,
+    DOCS,
+    MANIFEST,
+    RUN_RESULTS,
+    SOURCES,
+    Artifacts,
+)
 from include.transform.dbt_command import (
     DbtCommand,
     failing_rows,
+    generate_docs,
     read_manifest,
     run_dbt,
     run_hooks,
@@ -29,6 +38,7 @@ from include.transform.freshness import merged_freshness, read_freshness
 from include.transform.masked import masked_columns
 from include.transform.news import UNCHANGED, TestsOf, Watch, own_news
 from include.transform.results import BAD, DbtResult, NodeResult, merged
+from include.transform.shown_rows import lines_of
 from include.transform.unchanged import NEWS
 
 START, END = "on-run-start", "on-run-end"
@@ -209,9 +219,8 @@ class DbtOperator(DbtTask):
     def _show_failures(self, result: DbtResult, environment: Mapping[str, str]) -> None:
         for test in (node for node in result.nodes if node.failures and node.compiled):
             rows = failing_rows(test.compiled, environment, masked_columns(settings().sources))
-            self.log.info("%s: %d rows, the first %d:", test.id, test.failures, len(rows))
-            for row in rows:
-                self.log.info("  %s", json.dumps(row, ensure_ascii=False, default=str))
+            for line in lines_of(test.id, test.failures or 0, rows):
+                self.log.info("%s", line)
 
     def _tell_assets(
         self, context: Context, built: Collection[str], left: str = "not asked for", news: str = ""
@@ -287,6 +296,26 @@ class FreshnessOperator(DbtTask):
             context["ti"].xcom_push("return_value", asdict(found))
             found.raise_if_stale()
         return asdict(found)
+
+
+class DocsOperator(DbtTask):
+    """Leave dbt's documentation of the project: what the page `dbt docs` shows.
+
+    Args:
+        connection: The Airflow connection of the warehouse.
+    """
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return where the catalog and the documentation are."""
+        artifacts = self._artifacts(context)
+        with where_a_retry_helps():
+            catalog, page = generate_docs(self._environment(context))
+            places = {
+                "catalog": artifacts.write(CATALOG, catalog),
+                "docs": artifacts.write(DOCS, gzip.compress(page, mtime=0)),
+            }
+        self.log.info("documentation of %d bytes: %s", len(page), places["docs"])
+        return places
 
 
 class RunResultsOperator(DbtTask):

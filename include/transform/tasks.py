@@ -1,9 +1,11 @@
 """Airflow tasks around dbt: one that runs each node, one for the tests it owns, and the run's end.
 
-    freshness >> on-run-start >> dbt_run.<node> >> dbt_test.<node> >> … >> on-run-end >> run-results
+    freshness >> on-run-start >> dbt_run.<node> >> dbt_test.<node> >> …
+    … >> on-run-end >> dbt-docs >> run-results
 
-`on-run-start` and `on-run-end` are there where the project has such hooks. What ends the run is
-done whatever became of the nodes, and fails where one of them failed.
+`on-run-start` and `on-run-end` are there where the project has such hooks, `dbt-docs` where the
+schedule makes documentation. What ends the run is done whatever became of the nodes, and fails
+where one of them failed; `dbt-docs` fails alone.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from include.memory import no_collections
 from include.schedules.chains import chains
 from include.schedules.edge_file import BUILT, EdgeFile, Node
 from include.schedules.gate import before, built_node, gates
+from include.schedules.marks import TAG
 from include.transform.news import TestsOf, Watch
 from include.transform.operators import (
     END,
     START,
     DbtOperator,
+    DocsOperator,
     FreshnessOperator,
     HooksOperator,
     Part,
@@ -74,7 +78,8 @@ def run_and_test(edges: EdgeFile, connection: str) -> list[BaseOperator]:
     """Make a task ``dbt_run.<node>`` and ``dbt_test.<node>`` for each node, its gates, and the end.
 
     Where children wait for tests, all are in one group `dbt`: Airflow's graph takes no groups that
-    wait for each other. Else they are in two, `dbt_run` and `dbt_test`.
+    wait for each other. Else they are in two, `dbt_run` and `dbt_test`. The DAG gets the tag
+    by which pages find it.
 
     Args:
         edges: The schedule's edge file.
@@ -86,6 +91,7 @@ def run_and_test(edges: EdgeFile, connection: str) -> list[BaseOperator]:
     gating = edges.test_gating == "model" or edges.task_per != "model"
     run_group = TaskGroup("dbt", prefix_group_id=False) if gating else TaskGroup("dbt_run")
     test_group = run_group if gating else TaskGroup("dbt_test")
+    run_group.dag.tags.add(TAG)
     run_prefix, test_prefix = (RUN, TEST) if gating else ("", "")
     if edges.task_per == "model":
         with run_group:
@@ -268,6 +274,10 @@ def _end(
     if END in edges.hooks:
         ends.append(HooksOperator(task_id=prefix + END, kind=END, **shared))
         nodes[ends[0].task_id] = ()
+    if edges.docs:
+        always: dict[str, Any] = {"depends_on_past": False, "trigger_rule": TriggerRule.ALL_DONE}
+        docs = f"{prefix}dbt-docs"
+        ends.append(DocsOperator(task_id=docs, connection=connection, **always))
     results = f"{prefix}run-results"
     ends.append(RunResultsOperator(task_id=results, freshness=freshness, **shared))
     last: list[BaseOperator] = [task for task in tasks if not ids & task.downstream_task_ids]

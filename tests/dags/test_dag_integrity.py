@@ -10,7 +10,11 @@ from graphs import reachable
 from include.settings import ROOT
 
 FILES = sorted(path.name for path in (ROOT / "dags").glob("*.py"))
-AFTER_ALL = {"dbt_run.run-results", "dbt_run.on-run-end", "dbt_test.on-run-end"}
+AFTER_ALL = {
+    f"{group}.{task}"
+    for group in ("dbt_run", "dbt_test")
+    for task in ("on-run-end", "dbt-docs", "run-results")
+}
 
 
 def test_every_dag_imports_without_error_or_warning(dag_bag):

@@ -83,6 +83,18 @@ def test_hooks_and_freshness_stand_around_all_nodes(dag_of):
     assert always == {"dbt_run.on-run-end", "dbt_run.run-results"}
 
 
+def test_documentation_is_made_before_the_results_whatever_became_of_the_nodes(dag_of):
+    dag = dag_of([A, B], [("a", "b")], docs=True)
+    ends = {("dbt_run.b", "dbt_run.dbt-docs"), ("dbt_run.dbt-docs", "dbt_run.run-results")}
+    assert ends <= edges_of(dag)
+    docs = dag.get_task("dbt_run.dbt-docs")
+    assert (docs.trigger_rule.value, docs.depends_on_past) == ("all_done", False)
+
+
+def test_pages_find_the_dag_by_its_tag(dag_of):
+    assert "sluice" in dag_of([A]).tags
+
+
 def test_without_gating_the_run_ends_in_the_group_of_tests(dag_of):
     hooks = ("on-run-start", "on-run-end")
     dag = dag_of([A, B], [("a", "b")], test_gating="none", hooks=hooks)

@@ -8,6 +8,7 @@ from include.settings import ROOT
 
 SCHEDULES = ("standard", "hourly", "late")
 END = "dbt_run.run-results"
+DOCS = "dbt_run.dbt-docs"
 
 
 def test_there_is_a_dag_for_each_schedule(dag_bag):
@@ -35,7 +36,7 @@ class TestSchedule:
         for task in dag.tasks:
             assert task.owner == "data-platform", task.task_id
             assert task.retries >= 2, task.task_id
-            assert task.depends_on_past == (task.task_id != END), task.task_id
+            assert task.depends_on_past == (task.task_id not in (DOCS, END)), task.task_id
             assert task.on_failure_callback, task.task_id
 
     def test_whoever_is_on_call_is_told_of_its_failed_and_late_runs(self, dag, edges):
@@ -47,7 +48,8 @@ class TestSchedule:
     def test_tasks_equal_the_nodes_of_the_edge_file(self, dag, edges):
         expected = {f"dbt_run.{n.name}" for n in edges.nodes if n.select}
         expected |= {f"dbt_test.{n.name}" for n in edges.nodes if n.tests}
-        assert {t for t in dag.task_ids if t.startswith("dbt_")} == expected | {END}
+        expected |= {END, *[DOCS] * edges.docs}
+        assert {t for t in dag.task_ids if t.startswith("dbt_")} == expected
         gates = {f"gates.{p.name}" for p in edges.foreign_parents}
         assert {t for t in dag.task_ids if t.startswith("gates.")} == gates
 
