@@ -103,7 +103,7 @@ def _tell_of_late_run(dag_run: Mapping[str, Any], deadline: Mapping[str, Any]) -
     if dag_run["state"] not in ("queued", "running"):
         log.info("%s, run %s: it had ended when its deadline passed", dag_id, run_id)
         return
-    late = _moment(deadline["deadline_time"]) - _moment(dag_run["queued_at"])
+    late = _moment(deadline["deadline_time"]) - _moment(dag_run["logical_date"])
     states = _states(dag_id, run_id)
     at = [f"{name}: {state}" for name, state in states.items() if state and state not in ENDED]
     waiting = sum(state is None for state in states.values())
@@ -111,7 +111,7 @@ def _tell_of_late_run(dag_run: Mapping[str, Any], deadline: Mapping[str, Any]) -
     run, link = _facts(dag_run), run_link(dag_id, run_id)
     send(
         Message(
-            f"{dag_id} is late: it has not ended {_round(late)} after it was queued",
+            f"{dag_id} is late: it has not ended {_round(late)} after its logical date",
             [_run_line(run_id, run), *_some(at), link],
             {"event": "deadline_missed", "dag_id": dag_id, "run_id": run_id, "url": link}
             | {"tasks": states, **run},

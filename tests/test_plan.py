@@ -36,7 +36,7 @@ def test_the_plan_tells_what_is_told_of_tasks():
     assert "One task builds and tests a chain: `a` → `b`." in lines
     assert "Hooks: `on-run-end`." in lines
     assert "Checks the freshness of: `source.raw.orders`." in lines
-    assert "A run is late 90m after it was queued." in lines
+    assert "A run is late 90m after its logical date." in lines
     assert "| Node | Kind | After | Tests | Options |" in lines
     row = '| `c` | model | `b` |  | pool: the "big" one, timeout: 2h, skip_if_unchanged |'
     assert row in lines

@@ -42,8 +42,10 @@ def deadline(edges: EdgeFile) -> DeadlineAlert | None:
     """
     if not edges.deadline:
         return None
+    # Not from when it was queued: then Airflow 3.3.2 cannot clear a run before its deadline, for
+    # `_recalculate_dagrun_queued_at_deadlines` takes the interval for a number.
     return DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
         interval=timedelta(seconds=edges.deadline),
         callback=AsyncCallback(tell_of_missed_deadline),
     )

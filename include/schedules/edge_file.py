@@ -157,7 +157,7 @@ class EdgeFile:
             ``chain``: one for each of `include.schedules.chains.chains`.
         freshness: The sources that its nodes read, directly or through ephemeral models, and whose
             freshness is to be checked; by id.
-        deadline: Seconds after a run was queued at which it is late; 0 for never.
+        deadline: Seconds after a run's logical date at which it is late; 0 for never.
         docs: Whether each run makes dbt's documentation at its end; not written where it does not.
     """
 

@@ -184,7 +184,7 @@ def _told_of_tasks(file: EdgeFile) -> list[str]:
         told = "; ".join(" → ".join(code([node.name]) for node in c) for c in told_chains(file))
         lines += ["", f"One task builds and tests a chain: {told or 'there is none'}."]
     if file.deadline:
-        lines += ["", f"A run is late {duration(file.deadline)} after it was queued."]
+        lines += ["", f"A run is late {duration(file.deadline)} after its logical date."]
     if file.hooks:
         lines += ["", f"Hooks: {code(file.hooks)}."]
     if file.freshness:

@@ -62,7 +62,7 @@ class Schedule:
             before those of all tasks, behind those of the node itself.
         task_per: What becomes one task; see `include.schedules.edge_file.EdgeFile`.
         source_freshness: Whether the freshness of the sources it reads is checked.
-        deadline: Seconds after a run was queued at which it is late; 0 for never.
+        deadline: Seconds after a run's logical date at which it is late; 0 for never.
         docs: Whether each run makes dbt's documentation at its end.
     """
 

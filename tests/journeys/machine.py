@@ -143,9 +143,9 @@ class OnCall:
     def unpause(self, dag):
         self.call("PATCH", f"dags/{dag}", json={"is_paused": False})
 
-    def trigger(self, dag, **params):
+    def trigger(self, dag, logical_date=None, **params):
         """The id of a new run."""
-        body = {"logical_date": None, "conf": params}
+        body = {"logical_date": logical_date, "conf": params}
         return self.call("POST", f"dags/{dag}/dagRuns", json=body)["dag_run_id"]
 
     def fail(self, dag, run_id, task):
