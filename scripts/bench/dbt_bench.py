@@ -31,7 +31,7 @@ from scripts.bench.warm_process import WarmProcess
 PASSWORD = "for-benchmarks"  # noqa: S105
 SCHEMA = "DBT"
 STEP_SECONDS = 600
-COPIED = ("include", "airflow_settings.yaml")
+COPIED = ("include", "plugins", "airflow_settings.yaml")
 # dbt's own command line, made safe against a hang that stops any of its users at times.
 DBT_PROGRAM = """#!/bin/sh
 PYTHONPATH="{root}" exec "{python}" -m include.transform.dbt_program "$@"
