@@ -30,7 +30,7 @@ from include.settings import Settings, load_local_environment, settings
 from scripts.browser import PAGE_SECONDS, Page, browser
 
 DAGS = ("elt_standard", "elt_hourly", "elt_late")
-MODEL = "#!/model/model.shop.fct_orders"
+MODEL = "#!/model/model.analytics.fct_orders"
 RUN_SECONDS = 1200
 NO_PRICES = "update products set price = -price, updated_at = now() where product_id < 4"
 # What stands over the graph, and does not move when it is read as a picture.

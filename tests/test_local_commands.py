@@ -35,7 +35,7 @@ def local(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("command", ["demo", "up"])
+@pytest.mark.parametrize("command", [*["demo"] * settings().has_shop, "up"])
 def test_a_taken_port(local, command):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
