@@ -7,6 +7,7 @@ a price that no price can be. Runs in the ``browser`` environment.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -186,7 +187,9 @@ def take(shop: Shop, page: Page, days: int) -> Iterable[tuple[str, bytes]]:
 
 
 def _here(folder: Path) -> Settings:
-    folder.mkdir(parents=True, exist_ok=True)
+    """A machine of its own, that remembers nothing: a run waits for those before it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     return replace(
         settings(),
         local=folder,
