@@ -17,6 +17,7 @@ from include.local.ports import answers, free_port
 from include.settings import ROOT, child_environment, load_local_environment, settings
 from scripts import image_sizes
 
+DAGS = len([*ROOT.glob("dags/*.py")])
 # https://www.astronomer.io/docs/astro/cli/develop-project#configure-airflow_settingsyaml
 SETTINGS = {
     "connections": {"conn_id", "conn_type", "conn_host", "conn_schema", "conn_login"}
@@ -51,7 +52,8 @@ def test_local_connections_equal_those_of_airflow_settings():
         assert (body["connection_id"], body["login"]) == (entry["conn_id"], entry["conn_login"])
         assert yaml.safe_load(body["extra"] or "{}") == entry["conn_extra"]
         assert body["password"] == entry["conn_password"]
-    assert (made[0]["host"], made[0]["port"]) == (listed[0]["conn_host"], listed[0]["conn_port"])
+        if entry["conn_type"] == "postgres":
+            assert (body["host"], body["port"]) == (entry["conn_host"], entry["conn_port"])
 
 
 def test_the_password_in_the_settings_is_that_of_the_example_environment(monkeypatch):
@@ -114,15 +116,16 @@ def pytest_as_in_the_image(*line):
     )
 
 
+@pytest.mark.skipif(not DAGS, reason="no DAG is here yet")
 def test_astro_dev_parse_passes_and_names_a_file_that_does_not_import(tmp_path):
     done = pytest_as_in_the_image(".astro/test_dag_integrity_default.py")
-    assert "3 passed" in done.stdout, done.stdout
+    assert f"{DAGS} passed" in done.stdout, done.stdout
     for name in (".astro", "dags", "include"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "dags/broken.py").write_text("import nothing_of_this_name  # a dag of airflow\n")
     done = pytest_as_in_the_image(tmp_path / ".astro/test_dag_integrity_default.py")
     assert done.returncode == 1
-    assert "1 failed, 3 passed" in done.stdout
+    assert f"1 failed, {DAGS} passed" in done.stdout
     assert "No module named 'nothing_of_this_name'" in done.stdout
 
 
