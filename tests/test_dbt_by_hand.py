@@ -61,5 +61,5 @@ def test_without_a_warehouse_it_says_what_to_do(by_hand):
 
 
 def test_what_it_is_told_survives_make_and_the_shell(by_hand):
-    said = by_hand(make_command(SEED).replace("make dbt", "make -n dbt"))[1]
+    said = by_hand(make_command(SEED).replace("make dbt", "make --no-print-directory -n dbt"))[1]
     assert shlex.split(said.splitlines()[-1])[-4:] == SEED.arguments()[1:]
