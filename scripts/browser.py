@@ -17,6 +17,7 @@ from selenium.common.exceptions import (
     ElementNotInteractableException,
     NoSuchElementException,
     StaleElementReferenceException,
+    WebDriverException,
 )
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -52,7 +53,9 @@ class Page:
     def wait_for(self, selector: str) -> WebElement:
         """The first element that a CSS selector matches, once there is one."""
         found = expected_conditions.presence_of_element_located((By.CSS_SELECTOR, selector))
-        return WebDriverWait(self.driver, PAGE_SECONDS).until(found, f"nothing matches {selector}")
+        # Airflow's UI goes on from page to page by itself, and a look at one that goes away fails.
+        wait = WebDriverWait(self.driver, PAGE_SECONDS, ignored_exceptions=(WebDriverException,))
+        return wait.until(found, f"nothing matches {selector}")
 
     def click(self, selector: str) -> None:
         """Click on what a CSS selector matches, once that is possible."""
