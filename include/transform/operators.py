@@ -57,10 +57,12 @@ class DbtTask(BaseOperator):
         super().__init__(**pod_options(kind), **options)
         self._connection = connection
 
-    def _environment(self, context: Context) -> dict[str, str]:
+    def _warehouse(self) -> SnowflakeConnection:
         connection = BaseHook.get_connection(self._connection)
-        warehouse = SnowflakeConnection.from_airflow(connection, "dbt")
-        return warehouse.tagged(context["ti"]).dbt_environment()
+        return SnowflakeConnection.from_airflow(connection, "dbt")
+
+    def _environment(self, context: Context) -> dict[str, str]:
+        return self._warehouse().tagged(context["ti"]).dbt_environment()
 
     def _artifacts(self, context: Context) -> Artifacts:
         return Artifacts(settings().artifacts, self.dag_id, context["run_id"])
@@ -183,18 +185,14 @@ class DbtOperator(DbtTask):
     def get_openlineage_facets_on_complete(self, instance: Any) -> Any:
         """For Airflow's OpenLineage provider; see docs/lineage.md."""
         try:
-            from include.transform.lineage import (
-                of_dbt,
-            )  # its libraries are not there without the provider
+            # Its libraries are not there without the provider.
+            from include.transform.lineage import of_dbt
         except ModuleNotFoundError as missing:
             self.log.info("no lineage of this task: %s; see docs/lineage.md", missing)
             return None
         artifacts = Artifacts(settings().artifacts, self.dag_id, instance.run_id)
-        warehouse = SnowflakeConnection.from_airflow(
-            BaseHook.get_connection(self._connection), "dbt"
-        )
         kept = artifacts.kept([self.task_id])
-        return of_dbt(kept.get(self.task_id, {"results": ()}), warehouse)
+        return of_dbt(kept.get(self.task_id, {"results": ()}), self._warehouse())
 
     def _earlier(self, context: Context, parts: Sequence[Part]) -> list[dict[str, Any]]:
         """What an earlier try of several nodes left, where it can be gone on with."""

@@ -160,8 +160,8 @@ def _link_once(manifest: Any) -> None:
     from dbt.graph import Graph
 
     linked, with_tests = Linker(), Linker()
-    for linker in (linked, with_tests):
-        linker.link_graph(manifest)
+    linked.link_graph(manifest)
+    with_tests.graph = linked.graph.copy()
     with_tests.add_test_edges_2(manifest)  # as `dbt build` asks for it
     size, stats, original = len(manifest.nodes), _generate_stats(manifest), Compiler.compile
 
