@@ -4,13 +4,11 @@
 FROM astrocrpublic.azurecr.io/runtime:3.3-8-base
 WORKDIR /usr/local/airflow
 
-# What the other tags do by themselves: system packages, then Airflow's own environment.
+# What the other tags do by themselves: system packages, and below Airflow's own environment.
 USER root
 COPY packages.txt .
 RUN /usr/local/bin/install-system-packages
-COPY requirements.txt .
-RUN /usr/local/bin/install-python-dependencies
-RUN mkdir -p .venvs requirements scripts && chown astro:0 .venvs requirements scripts
+RUN mkdir -p .local .venvs requirements scripts && chown astro:0 .local .venvs requirements scripts
 USER astro
 
 # A layer for each environment: a deploy sends those whose locked file has changed.
@@ -24,6 +22,12 @@ COPY --chown=astro:0 requirements/singer.* requirements/
 RUN scripts/install.sh singer
 COPY --chown=astro:0 requirements/dbt.* requirements/
 RUN scripts/install.sh dbt
+
+# After them: one more provider for Airflow makes none of them anew.
+USER root
+COPY requirements.txt .
+RUN /usr/local/bin/install-python-dependencies
+USER astro
 
 # The project: all that a new model makes anew. Where dags/edges/ is stale there is no image.
 COPY --chown=astro:0 . .

@@ -81,6 +81,25 @@ def test_every_service_that_runs_or_parses_dags_has_the_dbt_project(compose):
         assert "./dbt:/usr/local/airflow/dbt:ro" in compose["services"][name]["volumes"]
 
 
+def test_the_api_server_reads_what_runs_of_the_scheduler_leave(compose):
+    place = ".local"
+    assert settings({}).artifacts == str(ROOT / place / "artifacts")
+    volumes = compose["services"]["scheduler"]["volumes"]
+    (volume,) = (v for v in volumes if v.endswith(f":/usr/local/airflow/{place}"))
+    assert compose["services"]["api-server"]["volumes"] == [f"{volume}:ro"]
+    assert volume.partition(":")[0] in compose["volumes"]
+    # A volume takes the owner of the folder that it covers: without one, root.
+    (owned,) = re.findall(r"^RUN mkdir .* && chown astro:0 (.+)$", DOCKERFILES[0].read_text(), re.M)
+    assert place in owned.split()
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=["astro", "kubernetes"])
+def test_one_more_provider_makes_no_environment_of_an_image_anew(file):
+    listed = image_sizes.steps(file)
+    after = listed[listed.index("COPY requirements.txt .") :]
+    assert not [step for step in after if "install.sh" in step]
+
+
 @pytest.mark.parametrize("file", DOCKERFILES, ids=["astro", "kubernetes"])
 def test_a_new_model_makes_no_environment_of_an_image_anew(file):
     copy, *rest = image_sizes.anew(image_sizes.steps(file))

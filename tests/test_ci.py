@@ -56,6 +56,13 @@ def test_nothing_is_deployed_before_all_has_passed():
     assert deploy["filters"] == {"branches": {"only": "main"}}
 
 
+def test_both_deploy_with_the_same_version_of_the_cli():
+    (version,) = re.findall(r"install\.astronomer\.io .* (v[\d.]+)", "\n".join(lines_on_circle()))
+    steps = (s for w in WORKFLOWS for job in w["jobs"].values() for s in job["steps"])
+    (action,) = (step for step in steps if step.get("uses", "").startswith(DEPLOY))
+    assert action["with"]["cli-version"] == version
+
+
 def test_a_job_that_compares_has_the_history():
     for workflow in WORKFLOWS:
         for job in workflow["jobs"].values():
