@@ -13,7 +13,7 @@ from include.pages.app import render_pipeline
 from include.pages.gather import last_words
 from include.pages.loads import raw_tables
 from include.pages.results import Took, bad_nodes, node_times, took
-from include.pages.schedule import Failure, Finding, Gate, Run, Schedule
+from include.pages.schedule import Busy, Failure, Finding, Gate, Run, Schedule
 from include.transform.artifacts import RUN_RESULTS, Artifacts
 from include.transform.results import DbtResult
 from include.transform.shown_rows import lines_of, read_rows
@@ -115,7 +115,8 @@ def test_a_failed_test_has_its_message_rows_and_sql(tmp_path):
     failed = entry("test.shop.paid.0123456789", "fail", failures=12, message="Got 12 results")
     failed["compiled_code"] = "select 1 as id"
     artifacts.keep("dbt_test.orders", DbtResult("test", content(entry("test.shop.ok"), failed)))
-    (node,) = bad_nodes(str(tmp_path), "day", "b", ["dbt_test.orders"])["dbt_test.orders"]
+    (node,) = bad_nodes(str(tmp_path), "day", "b", "dbt_test.orders")
+    assert bad_nodes(str(tmp_path), "day", "b", "load.orders") == ()
     rows = read_rows(lines_of(node.id, 12, [{"ID": 7, "NOTE": None}, {"ID": 8, "NOTE": "late"}]))
     finding = Finding(node, rows[node.id])
     failure = Failure("dbt_test.orders", "b", "failed", 1, NOW, True, "", (finding,))
@@ -142,6 +143,34 @@ def test_a_gate_tells_why_it_waits():
     gates = (Gate("gates.dim", "b", "it was never built and tested"), Gate("gates.new", "b", ""))
     text = page(schedule(runs=RUNS, gates=gates)).text
     assert "gates.dim it was never built and tested gates.new it has not looked yet" in text
+
+
+def test_a_task_leads_to_the_run_that_it_runs_in_not_to_one_that_waits():
+    runs = (RUNS[0], Run("b", "running", ago(hours=1), None, "manual"))
+    queued = Run("c", "queued", None, None, "manual")
+    failures = (Failure("t", "b", "failed", 1, NOW, True, "", ()),)
+    shown = schedule(runs=(*runs, queued), busy=(Busy("load.a", "b"),), failures=failures, unread=2)
+    links = [value for key, value in page(shown).attributes if key == "href"]
+    assert "/dags/day/runs/b/tasks/load.a" in links
+    assert links.count("/dags/day/runs/b") == 2, "its bar, and where the other failures are"
+    assert links.count("/dags/day/runs/c") == 1, "its bar"
+
+
+def test_what_failed_in_a_chart_is_told_to_screen_readers():
+    runs = [{"model.p.a": Took(1, status)} for status in ("error", "success", "error")]
+    shown = schedule(runs=RUNS, nodes=tuple(node_times(runs)))
+    labels = [value for key, value in page(shown).attributes if key == "aria-label"]
+    assert "seconds, run by run, not well in 2: 1, 1, 1" in labels
+
+
+def test_what_has_more_than_its_place_is_scrolled_by_keyboard():
+    node = DbtResult("", content(entry("test.p.t", "fail", message="m", compiled_code="q"))).nodes
+    failures = (
+        Failure("t", "b", "failed", 1, NOW, True, "", (Finding(node[0], [{"a": 1}]),)),
+        Failure("load.a", "b", "failed", 1, NOW, True, "a long line", ()),
+    )
+    found = page(schedule(runs=RUNS, failures=failures)).attributes
+    assert found.count(("tabindex", "0")) == found.count(("role", "region")) == 4
 
 
 def test_what_needs_a_look_comes_first():
@@ -178,6 +207,18 @@ def test_artifacts_that_are_gone_are_no_error_and_a_refusing_disk_is(tmp_path):
         took(str(tmp_path), "day", "other", "1")
 
 
+@pytest.mark.parametrize("left", ["{cut", "[]", '{"results": [{}]}'])
+def test_a_file_that_dbt_has_not_written_is_told_by_name(tmp_path, left):
+    Artifacts(str(tmp_path), "day", "r").write(RUN_RESULTS, left.encode())
+    with pytest.raises(DbtRunError, match=r"day/r/run_results.json: not what dbt writes \(.+\)"):
+        took(str(tmp_path), "day", "r", "1")
+
+
+def test_an_asset_of_somebody_elses_is_no_raw_table():
+    events = [event("raw/other"), event("raw/shop/orders"), event("raw/shop/a/b")]
+    assert [table.stream for table in raw_tables(events, [])] == ["a/b", "orders"]
+
+
 def test_names_messages_and_rows_that_hold_html_are_text():
     node = DbtResult(
         "test",
@@ -189,14 +230,14 @@ def test_names_messages_and_rows_that_hold_html_are_text():
         title=EVIL,
         next_run=NOW,
         runs=(evil, Run(EVIL, EVIL, ago(hours=1), None, EVIL)),
-        nodes=tuple(node_times([{f"model.p.{EVIL}": Took(1, EVIL, 1)}, {EVIL: Took(1, "x", 1)}])),
+        nodes=tuple(node_times([{f"model.p.{EVIL}": Took(1, EVIL)}, {EVIL: Took(1, "x")}])),
         failures=(
             Failure(EVIL, EVIL, EVIL, 1, NOW, True, EVIL, (Finding(node, [{EVIL: EVIL}]),)),
             Failure(EVIL, EVIL, "failed", 1, NOW, True, EVIL, ()),
         ),
         unread=3,
         gates=(Gate(EVIL, EVIL, EVIL),),
-        busy=(EVIL,) * 9,
+        busy=(Busy(EVIL, EVIL),) * 9,
         problem=EVIL,
     )
     tables = raw_tables([event(f"raw/{EVIL}/{EVIL}", dag=EVIL, rows=1)], [shown])

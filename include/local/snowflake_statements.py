@@ -24,6 +24,8 @@ from fakesnow.cursor import FakeSnowflakeCursor
 from fakesnow.transforms import stage
 from fakesnow.transforms.file_format import lookup_file_format
 from sqlglot import exp, parse_one
+from sqlglot.dialects import Snowflake
+from sqlglot.optimizer.simplify import simplify
 
 from include.local.snowflake_sessions import (
     SESSIONS,
@@ -154,6 +156,7 @@ class Cursor(FakeSnowflakeCursor):
         if clone := CLONE_COPY_GRANTS.fullmatch(_text(expression)):
             expression = parse_one(clone[1], read="snowflake")
         _uuids_as_text(expression)
+        _formats_in_one_piece(expression)
         if done := _cancel_all(expression):
             return [done]
         if (timeout := _session_timeout(expression)) is not None:
@@ -333,6 +336,14 @@ def _uuids_as_text(expression: Any) -> None:
     for kind in expression.find_all(exp.DataType):
         if kind.this == exp.DataType.Type.UUID:
             kind.replace(exp.DataType.build("VARCHAR(36)", dialect="snowflake"))
+
+
+def _formats_in_one_piece(expression: Any) -> None:
+    """A format of moments that is put together out of texts, as in dbt's catalog, is a format."""
+    for told in expression.find_all(exp.TimeToStr):
+        if isinstance(told.args["format"], exp.DPipe):
+            whole = simplify(told.args["format"])
+            told.set("format", Snowflake.format_time(whole))
 
 
 def _put_home(put: Any) -> None:

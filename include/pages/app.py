@@ -7,6 +7,7 @@ session of whoever looks.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from include.errors import SluiceError, one_line
 from include.pages import words
 from include.pages.docs import read_docs
 from include.pages.gather import pipeline
 from include.pages.loads import RawTable
-from include.pages.reader import Reader, Refused
+from include.pages.reader import Dags, Reader, Refused
 from include.pages.schedule import Schedule
 from include.settings import settings
 
+# Makes a page of: Airflow, the DAGs, the path that it is served at, the one DAG to look at or none.
+Made = Callable[[Reader, Dags, str, str], Awaitable[Response]]
 HERE = Path(__file__).parent
 SECONDS = 20
 SHOWN_NODES = 8
@@ -48,7 +52,8 @@ DOCS_HEADERS = {
 }
 REFUSALS = {
     401: "You are not logged in.",
-    403: "You may see no DAG here; whoever gives rights in Airflow can change that.",
+    403: "You may see no DAG here, or not the code of the one that made this; whoever gives rights"
+    " in Airflow can change that.",
     404: "There is no such page.",
     504: f"Airflow did not answer within {SECONDS} seconds; try again.",
 }
@@ -70,7 +75,7 @@ def _templates() -> Environment:
     for filter_ in (words.lasting, words.utc, words.count):
         made.filters[filter_.__name__] = filter_
     made.filters["quoted"] = lambda text: quote(str(text), safe="")
-    made.globals["heights"] = words.heights
+    made.globals |= {"heights": words.heights, "bars": words.bars}
     made.tests["contains"] = lambda values, value: value in values
     return made
 
@@ -107,29 +112,39 @@ def _refusal(status: int, base: str, text: str = "") -> Response:
     return HTMLResponse(page, status_code=status, headers=HEADERS)
 
 
-async def _pipeline(request: Request) -> Response:
-    base = request.scope["app_root_path"]
-    only = request.path_params.get("dag_id", "")
-    try:
-        async with asyncio.timeout(SECONDS):
-            reader = Reader(request.scope["airflow"], request)
-            schedules, tables = await pipeline(reader, settings().artifacts, only)
-    except (Refused, TimeoutError) as error:
-        return _refusal(error.status if isinstance(error, Refused) else 504, base)
-    if only and not schedules:
+def _page(made: Made) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint out of what makes a page; what is in its way is told in a line."""
+
+    async def answer(request: Request) -> Response:
+        base = request.scope["app_root_path"]
+        try:
+            async with asyncio.timeout(SECONDS):
+                reader = Reader(request.scope["airflow"], request)
+                dags = await reader.dags()  # first, for it refuses whoever is not logged in
+                return await made(reader, dags, base, request.path_params.get("dag_id", ""))
+        except Refused as refusal:
+            return _refusal(refusal.status, base)
+        except TimeoutError:
+            return _refusal(504, base)
+        except SluiceError as error:
+            return _refusal(500, base, one_line(error))
+
+    return answer
+
+
+async def _pipeline(reader: Reader, dags: Dags, base: str, only: str) -> Response:
+    shown = [dag for dag in dags if only in ("", dag["dag_id"])]
+    if only and not shown:
         return _refusal(404, base)
-    page = render_pipeline(schedules, tables, datetime.now(UTC), base, only)
+    schedules, tables = await pipeline(reader, shown, settings().artifacts)
+    # In a thread, for the loop is Airflow's, too.
+    now = datetime.now(UTC)
+    page = await asyncio.to_thread(render_pipeline, schedules, tables, now, base, only)
     return HTMLResponse(page, headers=HEADERS)
 
 
-async def _docs(request: Request) -> Response:
-    base = request.scope["app_root_path"]
-    try:
-        async with asyncio.timeout(SECONDS):
-            reader = Reader(request.scope["airflow"], request)
-            page = await read_docs(reader, settings().artifacts)
-    except (Refused, TimeoutError) as error:
-        return _refusal(error.status if isinstance(error, Refused) else 504, base)
+async def _docs(reader: Reader, dags: Dags, base: str, _: str) -> Response:
+    page = await read_docs(reader, dags, settings().artifacts)
     return HTMLResponse(page, headers=DOCS_HEADERS) if page else _refusal(404, base, NO_DOCS)
 
 
@@ -138,9 +153,9 @@ def _not_found(request: Request, _: Exception) -> Response:
 
 
 routes: list[Any] = [
-    Route("/pipeline", _pipeline),
-    Route("/pipeline/{dag_id}", _pipeline),
-    Route("/dbt-docs", _docs),
+    Route("/pipeline", _page(_pipeline)),
+    Route("/pipeline/{dag_id}", _page(_pipeline)),
+    Route("/dbt-docs", _page(_docs)),
     Mount("/static", StaticFiles(directory=HERE / "static")),
 ]
 app = Starlette(routes=routes, exception_handlers={404: _not_found})

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from include.pages.reader import PAGE, Reader
+from include.pages.reader import Dags, Reader
 from include.pages.results import has_docs
-from include.pages.schedule import SHOWN_RUNS, Run
-from include.schedules.marks import TAG
+from include.pages.schedule import NO_RUNS, SHOWN_RUNS, Run
 from include.transform.artifacts import DOCS, Artifacts
 
 
-async def read_docs(reader: Reader, root: str) -> bytes | None:
+async def read_docs(reader: Reader, dags: Dags, root: str) -> bytes | None:
     """The documentation, a page in gzip; None where no run that the reader may see has left one.
 
     Args:
         reader: Airflow, as its reader may use it.
+        dags: Those that they may see.
         root: The artifacts root.
 
     Raises:
         Refused: The reader may not see the DAG's code: the page holds the SQL of all models.
         DbtRunError: The artifacts cannot be read.
     """
-    told = await reader.get("dags", tags=TAG, exclude_stale=True, limit=PAGE)
-    paths = [("dags", dag["dag_id"], "dagRuns") for dag in told["dags"]]
-    newest = (reader.get(*path, limit=SHOWN_RUNS, order_by="-run_after") for path in paths)
-    entries = [run for page in await asyncio.gather(*newest) for run in page["dag_runs"]]
+    paths = [("dags", dag["dag_id"], "dagRuns") for dag in dags]
+    newest: dict[str, Any] = {"limit": SHOWN_RUNS, "order_by": "-run_after"}
+    pages = await asyncio.gather(*(reader.get_or(NO_RUNS, *path, **newest) for path in paths))
+    entries = [run for page in pages for run in page["dag_runs"]]
     ended = [(run["dag_id"], Run.from_api(run)) for run in entries if run["end_date"]]
     asked = (asyncio.to_thread(has_docs, root, dag, run.id, str(run.ended)) for dag, run in ended)
     has = await asyncio.gather(*asked)

@@ -7,37 +7,46 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from include.errors import SluiceError
+from include.errors import SluiceError, one_line
 from include.pages.loads import RawTable, raw_tables
-from include.pages.reader import PAGE, Reader, Refused
+from include.pages.reader import PAGE, TOO_LONG, Dags, Reader, Refused
 from include.pages.results import NodeTimes, bad_nodes, node_times, took
-from include.pages.schedule import SHOWN_RUNS, Failure, Finding, Gate, Run, Schedule, moment
-from include.schedules.marks import TAG, WAITS_FOR
+from include.pages.schedule import (
+    NO_RUNS,
+    SHOWN_RUNS,
+    Busy,
+    Failure,
+    Finding,
+    Gate,
+    Run,
+    Schedule,
+    moment,
+)
+from include.schedules.marks import WAITS_FOR
 from include.transform.results import NodeResult
 from include.transform.shown_rows import read_rows
 
 log = logging.getLogger(__name__)
 READ_LOGS = 10
+MOST_LOADS = 500
+NO_LOADS: Mapping[str, Any] = {"asset_events": [], "total_entries": 0}
+LONG_LOG = "Its log is too long to be read here."
 GATE, END = "GateSensor", "RunResultsOperator"
 BAD = ("failed", "up_for_retry")
 LOOKED_FOR = (*BAD, "running", "up_for_reschedule", "queued", "scheduled")
 
 
-async def pipeline(
-    reader: Reader, root: str, only: str = ""
-) -> tuple[list[Schedule], list[RawTable]]:
-    """The schedules that the reader may see, and the raw tables that they load.
+async def pipeline(reader: Reader, dags: Dags, root: str) -> tuple[list[Schedule], list[RawTable]]:
+    """The schedules of some DAGs, and the raw tables that they load.
 
     Args:
         reader: Airflow, as its reader may use it.
+        dags: Those of :meth:`Reader.dags` to look at.
         root: The artifacts root.
-        only: The id of the one DAG to look at; empty for all.
 
     Raises:
-        Refused: Nobody is logged in, or somebody who may see no DAG.
+        Refused: Airflow does not answer.
     """
-    told = await reader.get("dags", tags=TAG, exclude_stale=True, order_by="dag_id", limit=PAGE)
-    dags = [dag for dag in told["dags"] if only in ("", dag["dag_id"])]
     found = await asyncio.gather(*(_schedule(reader, root, dag) for dag in dags))
     schedules = [schedule for schedule, _ in found]
     return schedules, raw_tables((event for _, events in found for event in events), schedules)
@@ -48,10 +57,8 @@ async def _schedule(
 ) -> tuple[Schedule, list[dict[str, Any]]]:
     dag_id = dag["dag_id"]
     newest: dict[str, Any] = {"limit": SHOWN_RUNS, "order_by": "-run_after"}
-    loads: dict[str, Any] = {"limit": PAGE, "order_by": "-timestamp", "name_prefix_pattern": "raw/"}
     told, events = await asyncio.gather(
-        reader.get_or({"dag_runs": []}, "dags", dag_id, "dagRuns", **newest),
-        reader.get_or({"asset_events": []}, "assets", "events", source_dag_id=dag_id, **loads),
+        reader.get_or(NO_RUNS, "dags", dag_id, "dagRuns", **newest), _loads(reader, dag_id)
     )
     runs = [Run.from_api(run) for run in reversed(told["dag_runs"])]
     current = told["dag_runs"][: 1 if runs and runs[-1].has_ended else 2]
@@ -60,6 +67,7 @@ async def _schedule(
     )
     failed = [task for task in tasks if task["state"] in BAD and task["operator"] != END]
     shut = [t for t in tasks if t["operator"] == GATE and t["state"] not in BAD]
+    busy = [t for t in tasks if t["state"] == "running" and t["operator"] != GATE]
     failures, gates = await asyncio.gather(
         asyncio.gather(*(_failure(reader, root, task) for task in failed[:READ_LOGS])),
         asyncio.gather(*(_gate(reader, task) for task in shut)),
@@ -74,10 +82,24 @@ async def _schedule(
         failures=tuple(failures),
         unread=len(failed[READ_LOGS:]),
         gates=tuple(gates),
-        busy=tuple(t["task_id"] for t in tasks if t["state"] == "running" and t not in shut),
+        busy=tuple(Busy(task["task_id"], task["dag_run_id"]) for task in busy),
         problem=problem,
     )
-    return schedule, events["asset_events"]
+    return schedule, events
+
+
+async def _loads(reader: Reader, dag_id: str) -> list[dict[str, Any]]:
+    """The newest events of raw tables that a DAG has loaded, so many that all tables are there."""
+    asked: dict[str, Any] = {"limit": PAGE, "order_by": "-timestamp", "name_prefix_pattern": "raw/"}
+
+    async def page(offset: int) -> Any:
+        path = ("assets", "events")
+        return await reader.get_or(NO_LOADS, *path, source_dag_id=dag_id, offset=offset, **asked)
+
+    first = await page(0)
+    further = range(PAGE, min(first["total_entries"], MOST_LOADS), PAGE)
+    pages = [first, *await asyncio.gather(*map(page, further))]
+    return [event for one in pages for event in one["asset_events"]]
 
 
 async def _tasks(
@@ -98,20 +120,21 @@ async def _times(root: str, dag_id: str, runs: Iterable[Run]) -> tuple[list[Node
     reads = (asyncio.to_thread(took, root, dag_id, run_id, at) for run_id, at in ended)
     try:
         return node_times(await asyncio.gather(*reads)), ""
-    except (SluiceError, ValueError, KeyError) as error:
-        log.warning("%s: results cannot be read: %s", dag_id, error)
-        return [], str(error)
+    except SluiceError as error:
+        log.warning("%s: %s", dag_id, error)
+        return [], one_line(error)
 
 
 async def _failure(reader: Reader, root: str, task: Mapping[str, Any]) -> Failure:
     dag_id, run_id, task_id = task["dag_id"], task["dag_run_id"], task["task_id"]
     path = ("dags", dag_id, "dagRuns", run_id, "taskInstances", task_id, "logs")
-    readable, lines = True, []
+    lines, refused = [], 0
     try:
-        told = await reader.get(*path, str(task["try_number"]), map_index=task["map_index"])
-        lines = [line for line in told["content"] if isinstance(line, dict)]
+        lines = await reader.lines(*path, str(task["try_number"]), map_index=task["map_index"])
     except Refused as refusal:
-        readable = refusal.status not in (401, 403)
+        refused = refusal.status
+    # Where Airflow cannot say whether one may read it, one may not.
+    readable = refused in (0, 404, TOO_LONG)
     nodes = await asyncio.to_thread(_bad, root, dag_id, run_id, task_id) if readable else ()
     rows = read_rows(str(line.get("event", "")) for line in lines)
     return Failure(
@@ -121,16 +144,16 @@ async def _failure(reader: Reader, root: str, task: Mapping[str, Any]) -> Failur
         attempt=task["try_number"],
         at=moment(task["end_date"]),
         readable=readable,
-        said=last_words(lines),
+        said=LONG_LOG if refused == TOO_LONG else last_words(lines),
         findings=tuple(Finding(node, rows.get(node.id, [])) for node in nodes),
     )
 
 
 def _bad(root: str, dag_id: str, run_id: str, task_id: str) -> Sequence[NodeResult]:
     try:
-        return bad_nodes(root, dag_id, run_id, [task_id]).get(task_id, ())
-    except (SluiceError, ValueError, KeyError) as error:
-        log.warning("%s: results of %s cannot be read: %s", dag_id, task_id, error)
+        return bad_nodes(root, dag_id, run_id, task_id)
+    except SluiceError as error:
+        log.warning("%s: %s: %s", dag_id, task_id, error)
         return ()
 
 

@@ -12,6 +12,7 @@ from include.pages.results import TESTS, NodeTimes, short_name
 from include.transform.results import NodeResult
 
 SHOWN_RUNS = 20
+NO_RUNS: Mapping[str, Any] = {"dag_runs": []}
 ENDED = ("success", "failed")
 
 
@@ -91,7 +92,7 @@ class Failure:
         state: ``failed`` or ``up_for_retry``.
         attempt: The number of the try.
         at: When it ended.
-        readable: Whether whoever looks may read its log.
+        readable: Whether Airflow lets whoever looks read its log.
         said: The line that it ended with; empty where none is known.
         findings: What of dbt did not do well in it.
     """
@@ -122,6 +123,19 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Busy:
+    """A task that runs now.
+
+    Attributes:
+        task: Its id.
+        run_id: The DAG run's id.
+    """
+
+    task: str
+    run_id: str
+
+
+@dataclass(frozen=True)
 class Schedule:
     """A DAG with an edge file.
 
@@ -135,7 +149,7 @@ class Schedule:
         failures: Of its newest run; of the one before, too, where the newest has not ended.
         unread: How many more tasks failed there.
         gates: That are shut.
-        busy: Ids of the tasks that run now.
+        busy: What runs now.
         problem: Why artifacts cannot be shown; empty for none.
     """
 
@@ -148,7 +162,7 @@ class Schedule:
     failures: tuple[Failure, ...] = ()
     unread: int = 0
     gates: tuple[Gate, ...] = ()
-    busy: tuple[str, ...] = ()
+    busy: tuple[Busy, ...] = ()
     problem: str = ""
 
     @property

@@ -64,3 +64,26 @@ def heights(values: Sequence[float | None], full: int) -> list[int]:
     """
     top = max((value for value in values if value), default=1)
     return [max(2, round((value or 0) / top * full)) for value in values]
+
+
+def bars(values: Sequence[float | None], bad: Sequence[bool] = ()) -> dict[str, str]:
+    """A small chart, 20 high and 6 wide a value: paths of SVG, by what their bars tell.
+
+    Args:
+        values: The oldest first; None for no bar.
+        bad: Which of them did not do well; empty for none.
+
+    Returns:
+        The paths of those that are ``bad``, of the ``last``, and of those ``before``.
+
+    >>> bars([5, None, 10, 10], [True, False, False, False])
+    {'bad': 'M0 20v-10h5v10z', 'before': 'M12 20v-20h5v20z', 'last': 'M18 20v-20h5v20z'}
+    """
+    known = [number for number, value in enumerate(values) if value is not None]
+    tall, found = heights(values, 20), dict[str, str]()
+    for number in known:
+        is_bad = bool(bad) and bad[number]
+        kind = "bad" if is_bad else "last" if number == known[-1] else "before"
+        path = f"M{6 * number} 20v-{tall[number]}h5v{tall[number]}z"
+        found[kind] = found.get(kind, "") + path
+    return found

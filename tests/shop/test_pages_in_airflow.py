@@ -9,9 +9,10 @@ import gzip
 import json
 import re
 import subprocess
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import httpx
+import psycopg2
 import pytest
 from conftest import PASSWORD, wait_until
 from machine import Machine, OnCall, copy_of_the_repository
@@ -39,6 +40,7 @@ fetch("/api/v2/dags").then(() => { seen = "an API" }).catch(() => {})
   .finally(() => { document.body.innerHTML = `<p>it saw ${seen}</p>` });
 </script>"""
 USERS = {"viewer": "viewer", "nologs": "viewer", "late": "viewer", "nobody": "viewer"}
+USERS |= {"unsure": "viewer", "noruns": "viewer"}
 # In the page: the least contrast of its text with what is behind it, by WCAG 2's formula.
 CONTRAST = """
 const pixel = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
@@ -98,9 +100,16 @@ def night(machine, on_call):
     assert on_call.states("elt_standard", failed)["dbt_test.stg_shop__products"] == "failed"
     gates = {k: v for k, v in on_call.states("elt_late", waiting).items() if "gates." in k}
     assert "up_for_reschedule" in gates.values()
-    folder = machine.folder / "artifacts/elt_standard" / re.sub(r"[^\w.+-]", "_", failed)
-    (folder / "docs.html.gz").write_bytes(gzip.compress(SPYING.encode()))
     return failed
+
+
+@pytest.fixture(scope="module")
+def docs(machine, night):
+    """The file of dbt's documentation."""
+    folder = machine.folder / "artifacts/elt_standard" / re.sub(r"[^\w.+-]", "_", night)
+    made = folder / "docs.html.gz"
+    made.write_bytes(gzip.compress(SPYING.encode()))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -222,14 +231,14 @@ def test_a_link_opens_airflows_own_page_around_the_frame(page, pipeline, night):
     page.wait_for("nav, [data-testid=nav], a[href='/dags']")
 
 
-@contextmanager
-def api_server(machine, users):
-    """Another API server of the same Airflow, where users may see parts."""
+@pytest.fixture(scope="module")
+def parts(machine, night):
+    """Where another API server of the same Airflow is, whose users may see parts."""
     port = free_port()
     here = settings(machine.environment)
     secrets = airflow.Secrets.of(machine.folder)
     passwords = machine.folder / "passwords.json"
-    passwords.write_text(json.dumps(dict.fromkeys(users, PASSWORD)))
+    passwords.write_text(json.dumps(dict.fromkeys(USERS, PASSWORD)))
     env = airflow.environment(
         here,
         secrets,
@@ -237,7 +246,7 @@ def api_server(machine, users):
         AIRFLOW__API__PORT=str(port),
         AIRFLOW__API__BASE_URL=f"http://127.0.0.1:{port}/below",
         AIRFLOW__CORE__AUTH_MANAGER="part_rights.PartRights",
-        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=",".join(f"{u}:{r}" for u, r in users.items()),
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=",".join(f"{u}:{r}" for u, r in USERS.items()),
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(passwords),
         AIRFLOW__CORE__PLUGINS_FOLDER=str(machine.root / "plugins"),
         PYTHONPATH=f"{machine.root}:{ROOT / 'tests/shop'}",
@@ -253,38 +262,99 @@ def api_server(machine, users):
         process.wait(60)
 
 
-def test_documentation_cannot_act_as_its_reader(page, pipeline):
+def test_documentation_cannot_act_as_its_reader(page, pipeline, docs):
     page.open_view("dbt-docs")
     wait_until(lambda: text_of(pipeline) == "it saw nothing")
 
 
-def test_each_user_sees_what_airflow_lets_them_see(machine, night):
-    with api_server(machine, USERS) as url:
+def database(machine):
+    """A connection to Airflow's own database."""
+    user = {"user": "airflow", "password": PASSWORD, "dbname": "airflow"}
+    return psycopg2.connect(host="127.0.0.1", port=machine.ports["POSTGRES"], **user)
 
-        def look(user, path="pipeline"):
-            login = {"username": user, "password": PASSWORD}
-            token = httpx.post(f"{url}/auth/token", json=login, timeout=60).json()["access_token"]
-            session = {"cookie": f"_token={token}"}
-            return httpx.get(f"{url}/sluice/{path}", headers=session, timeout=60)
 
-        anonymous = httpx.get(f"{url}/sluice/pipeline", timeout=60)
-        assert (anonymous.status_code, "elt_" in anonymous.text) == (401, False)
-        forged = httpx.get(f"{url}/sluice/pipeline", headers={"cookie": "_token=x"}, timeout=60)
-        assert (forged.status_code, "elt_" in forged.text) == (403, False)
-        viewer = look("viewer")
-        assert viewer.status_code == 200
-        assert "script-src 'self';" in viewer.headers["content-security-policy"]
-        assert 'href="/below/dags/elt_standard/runs/' in viewer.text
-        assert "where product_id &lt; 3" in viewer.text
-        nologs = look("nologs").text
-        assert "dbt_test.stg_shop__products" in nologs
-        assert "You may not read this task's log" in nologs
-        assert "where product_id" not in nologs
-        assert "Got 2 results" not in nologs
-        late = look("late").text
-        assert "elt_late" in late
-        assert "elt_standard" not in late
-        assert look("late", "pipeline/elt_standard").status_code == 404
-        assert look("viewer", "dbt-docs").text == SPYING
-        assert "No run has made dbt&#39;s documentation yet" in look("late", "dbt-docs").text
-        assert {look("nobody", path).status_code for path in ("pipeline", "dbt-docs")} == {403}
+@pytest.fixture
+def look(parts):
+    """Looks at a page as one of the users."""
+
+    def look(user, path="pipeline"):
+        login = {"username": user, "password": PASSWORD}
+        token = httpx.post(f"{parts}/auth/token", json=login, timeout=60).json()["access_token"]
+        session = {"cookie": f"_token={token}"}
+        return httpx.get(f"{parts}/sluice/{path}", headers=session, timeout=60)
+
+    return look
+
+
+def test_who_is_not_logged_in_sees_nothing(parts):
+    anonymous = httpx.get(f"{parts}/sluice/pipeline", timeout=60)
+    assert (anonymous.status_code, "elt_" in anonymous.text) == (401, False)
+    forged = httpx.get(f"{parts}/sluice/pipeline", headers={"cookie": "_token=x"}, timeout=60)
+    assert (forged.status_code, "elt_" in forged.text) == (403, False)
+
+
+def test_each_user_sees_what_airflow_lets_them_see(look, docs):
+    viewer = look("viewer")
+    assert viewer.status_code == 200
+    assert "script-src 'self';" in viewer.headers["content-security-policy"]
+    assert 'href="/below/dags/elt_standard/runs/' in viewer.text
+    assert "where product_id &lt; 3" in viewer.text
+    for user in ("nologs", "unsure"):  # the auth manager fails where it is asked for the latter
+        told = look(user).text
+        assert "dbt_test.stg_shop__products" in told
+        assert "You may not read this task's log" in told
+        assert "where product_id" not in told
+        assert "Got 2 results" not in told
+    late = look("late").text
+    assert "elt_late" in late
+    assert "elt_standard" not in late
+    assert look("late", "pipeline/elt_standard").status_code == 404
+    assert look("viewer", "dbt-docs").text == SPYING
+    assert "No run has made dbt&#39;s documentation yet" in look("late", "dbt-docs").text
+    assert look("noruns", "dbt-docs").text == SPYING, "of another DAG it may not see the runs"
+    assert {look("nobody", path).status_code for path in ("pipeline", "dbt-docs")} == {403}
+
+
+def test_documentation_that_cannot_be_read_is_told_in_a_line(look, docs):
+    docs.unlink()
+    docs.mkdir()
+    try:
+        told = look("viewer", "dbt-docs")
+        assert told.status_code == 500
+        assert "Is a directory; see to its room and permissions" in told.text
+    finally:
+        docs.rmdir()
+        docs.write_bytes(gzip.compress(SPYING.encode()))
+
+
+def test_all_tables_are_there_with_their_loads_after_many_runs(machine, look):
+    before = """insert into asset_event (asset_id, extra, source_dag_id, source_run_id, timestamp)
+        select asset_id, extra, source_dag_id, 'before', timestamp - days * interval '1 day'
+        from asset_event, generate_series(1, 30) as days where source_dag_id = 'elt_standard'"""
+    with closing(database(machine)) as opened, opened.cursor() as cursor:
+        opened.autocommit = True
+        cursor.execute(before)
+        try:
+            told = look("viewer", "pipeline/elt_standard").text
+        finally:
+            cursor.execute("delete from asset_event where source_run_id = 'before'")
+    charts = re.findall(r"rows, load by load: ([\d, ]+)", told)
+    assert {len(chart.split(",")) for chart in charts} == {20}
+    assert len(charts) >= 7, "as many tables"
+
+
+def test_a_log_of_any_length_leaves_the_rest_of_the_page(machine, look, night):
+    (log,) = machine.folder.glob(
+        f"airflow/logs/dag_id=elt_standard/run_id={night}/task_id=dbt_test.stg_shop__products/*.log"
+    )
+    before = log.read_bytes()
+    with log.open("a") as file:
+        # Of lines that are alike Airflow shows one.
+        file.writelines(json.dumps({"event": f"{n:09}" * 100}) + "\n" for n in range(20_000))
+    try:
+        told = look("viewer").text
+    finally:
+        log.write_bytes(before)
+    assert "where product_id &lt; 3" in told, "it is of the artifacts"
+    assert "The first 2 of the rows" not in told, "they are of the log"
+    assert "The first 2 of the rows" in look("viewer").text
