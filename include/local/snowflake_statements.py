@@ -156,7 +156,7 @@ class Cursor(FakeSnowflakeCursor):
         if clone := CLONE_COPY_GRANTS.fullmatch(_text(expression)):
             expression = parse_one(clone[1], read="snowflake")
         _uuids_as_text(expression)
-        _formats_in_one_piece(expression)
+        _formats_of_moments(expression)
         if done := _cancel_all(expression):
             return [done]
         if (timeout := _session_timeout(expression)) is not None:
@@ -338,12 +338,14 @@ def _uuids_as_text(expression: Any) -> None:
             kind.replace(exp.DataType.build("VARCHAR(36)", dialect="snowflake"))
 
 
-def _formats_in_one_piece(expression: Any) -> None:
-    """A format of moments that is put together out of texts, as in dbt's catalog, is a format."""
+def _formats_of_moments(expression: Any) -> None:
+    """One put together out of texts, as in dbt's catalog; and sqlglot has dd without its zero."""
     for told in expression.find_all(exp.TimeToStr):
-        if isinstance(told.args["format"], exp.DPipe):
-            whole = simplify(told.args["format"])
-            told.set("format", Snowflake.format_time(whole))
+        form = told.args["format"]
+        if isinstance(form, exp.DPipe):
+            form = Snowflake.format_time(simplify(form))
+        if form.is_string:
+            told.set("format", exp.Literal.string(form.name.replace("%-d", "%d")))
 
 
 def _put_home(put: Any) -> None:
