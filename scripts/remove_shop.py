@@ -9,12 +9,12 @@ template's, or yours. Nothing is committed: git shows what has changed, and can 
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-from include.errors import LocalError, one_line, status_of
+from include.errors import LocalError, status_of
 from include.settings import ROOT
+from scripts.revision import git
 
 SOURCE = "include/sources/shop.yml"
 FOLDERS_AND_FILES = (
@@ -34,7 +34,7 @@ MARKED = re.compile(
     r"\n*^ *# The sample shop, .*?^ *# The sample shop ends\.$", re.DOTALL | re.MULTILINE
 )
 EDGES = "dags/edges"
-# Where the template changes one of these too, a merge leaves it as you have it.
+# Where both sides have changed one of these, a merge leaves it as you have it.
 YOURS = (*MIXED, "README.md")
 
 
@@ -100,15 +100,14 @@ class Clone:
         return left != text
 
     def _succeeds(self, *arguments: str) -> bool:
-        line = ["git", *arguments]
-        return not subprocess.run(line, cwd=self.root, capture_output=True).returncode
+        try:
+            self._git(*arguments)
+        except LocalError:
+            return False
+        return True
 
     def _git(self, *arguments: str) -> str:
-        line = ["git", *arguments]
-        done = subprocess.run(line, cwd=self.root, capture_output=True, text=True)
-        if done.returncode:
-            raise LocalError(f"git {arguments[0]}: {one_line(done.stderr)}")
-        return done.stdout
+        return git(self.root, *arguments).decode()
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ def git(folder: Path, *arguments: str) -> bytes:
     done = subprocess.run(line, capture_output=True, check=False)
     if done.returncode:
         why = one_line(done.stderr.decode(errors="replace"))
-        raise LocalError(f"git {' '.join(arguments)}: {why}")
+        raise LocalError(f"git {arguments[0]}: {why}")
     return done.stdout
 
 

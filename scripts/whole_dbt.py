@@ -74,7 +74,9 @@ class WholeDbt:
         """Drop schemas, and all that is in them.
 
         Args:
-            schemas: Each as ``DATABASE.SCHEMA``.
+            schemas: Each as ``DATABASE.SCHEMA``; where there is none, nothing is sent.
         """
+        if not schemas:
+            return
         sql = "; ".join(f"drop schema if exists {schema} cascade" for schema in schemas)
         self.run("run-operation", "run_query", "--args", json.dumps({"sql": sql}))
