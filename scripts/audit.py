@@ -81,7 +81,7 @@ def borne(path: Path) -> dict[str, date]:
     found = {}
     for name, told in content.items():
         values = file.mapping(told, name, KEYS)
-        if not isinstance(values.get("until"), date):
+        if type(values.get("until")) is not date:  # which a moment would be an instance of
             raise file.fail(f"{name}.until", f"expected a day, found {values.get('until')!r}")
         if not isinstance(values.get("reason"), str):
             raise file.fail(f"{name}.reason", f"expected a reason, found {values.get('reason')!r}")

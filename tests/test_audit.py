@@ -114,6 +114,7 @@ def test_a_service_that_does_not_answer_is_a_failure(audit):
         ("- a", "audit.yml: expected keys and values, found ['a']"),
         ("A: {until: 2026-01-01, reson: b}", "audit.yml:1: A.reson: unknown key; did you mean"),
         ("A: {until: soon, reason: b}", "audit.yml:1: A.until: expected a day, found 'soon'"),
+        ("A: {until: 2026-01-01 10:00:00, reason: b}", "audit.yml:1: A.until: expected a day, fou"),
         ("A: {until: 2026-01-01}", "audit.yml:1: A.reason: expected a reason, found None"),
     ],
 )
