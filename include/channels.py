@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SECONDS = 30.0  # for all channels at once; the DAG processor ends what takes 50
 CALL_SECONDS = 10
+ABSENT = "no connection"
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def _send_to(name: str, message: Message, outcomes: dict[str, str]) -> None:
     try:
         connection = BaseHook.get_connection(name)
     except AirflowNotFoundException:
-        outcomes[name] = "no connection"
+        outcomes[name] = ABSENT
         return
     except Exception as error:  # noqa: BLE001  (whatever a secrets backend raises)
         outcomes[name] = _failure(error)
@@ -99,16 +100,14 @@ def _failure(error: Exception) -> str:
 
 def _report(message: Message, outcomes: Mapping[str, str]) -> None:
     told = [name for name, failure in outcomes.items() if not failure]
-    lacking = [name for name, failure in outcomes.items() if failure == "no connection"]
     for name, failure in outcomes.items():
-        if failure and name not in lacking:
+        if failure not in ("", ABSENT):
             log.warning("%s was not told that %s: %s", name, message.title, failure)
     if told:
         log.info("%s: told %s", message.title, ", ".join(told))
-    elif len(lacking) == len(outcomes):
-        log.info(
-            "%s: nobody is told, there is no connection %s", message.title, " or ".join(lacking)
-        )
+    elif all(failure == ABSENT for failure in outcomes.values()):
+        ids = " or ".join(outcomes)
+        log.info("%s: nobody is told, there is no connection %s", message.title, ids)
 
 
 def notifier(connection: Connection, message: Message) -> BaseNotifier:

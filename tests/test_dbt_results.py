@@ -20,7 +20,7 @@ from include.transform.dbt_command import (
     run_dbt,
     run_hooks,
 )
-from include.transform.notes import noted
+from include.transform.notes import AFTER_TEST, noted
 from include.transform.results import merged
 
 PROJECT = """
@@ -117,8 +117,9 @@ def test_a_node_tells_rows_seconds_query_and_sql(environment):
 def test_a_failed_test_shows_its_first_rows_without_what_is_masked(environment):
     run_dbt(DbtCommand("run", ("good",)), environment).raise_for_nodes()
     result = run_dbt(DbtCommand("test", (NOT_NULL, ACCEPTED)), environment)
-    with pytest.raises(DbtTestFailure):
+    with pytest.raises(DbtTestFailure) as failed, noted(result, {}, None):
         result.raise_for_nodes()
+    assert failed.value.__notes__ == [AFTER_TEST]
     null, accepted = sorted(result.nodes, key=lambda node: node.id, reverse=True)
     assert (null.failures, accepted.failures) == (1, 1)
     assert failing_rows(null.compiled, environment, frozenset()) == [{"EMAIL": None}]

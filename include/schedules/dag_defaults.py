@@ -8,8 +8,8 @@ from typing import Any
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from include.alerts import on_failure, on_retry
-from include.run_alerts import keep_error, tell_of_failed_run, tell_of_missed_deadline
+from include.alerts import keep_error, tell_of_failed_run, tell_of_missed_deadline
+from include.failed_task_log import log_failure, log_retry
 from include.schedules.edge_file import EdgeFile
 
 TASK_DEFAULTS: dict[str, Any] = {
@@ -20,8 +20,8 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=15),
     "execution_timeout": timedelta(hours=2),
-    "on_failure_callback": [keep_error, on_failure],
-    "on_retry_callback": on_retry,
+    "on_failure_callback": [keep_error, log_failure],
+    "on_retry_callback": log_retry,
 }
 """Of each task: it waits for its own success in the run before; outside failures are retried."""
 

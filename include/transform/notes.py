@@ -1,6 +1,6 @@
-"""Notes for whoever mends a node: the line it is about, its SQL, and the command to try it by hand.
+"""Notes for whoever mends a node: its line, its SQL, the command to try it by hand, what to clear.
 
-They are Python's own notes of an exception: `include/alerts.py` logs them before the error.
+They are Python's own notes of an exception, which `include/failed_task_log.py` logs before it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from include.errors import SluiceError
+from include.errors import DbtTestFailure, SluiceError
 from include.settings import settings
 from include.transform.dbt_command import DbtCommand
 from include.transform.error_line import error_line
 from include.transform.results import DbtResult
 
 MOST = 5
+AFTER_TEST = (
+    "then, with Downstream: clear this task if the test was wrong, its dbt_run task if the model"
+    " was, its extract task if the source was"
+)
 
 
 @contextmanager
@@ -39,6 +43,8 @@ def noted(result: DbtResult, places: Mapping[str, str], again: DbtCommand | None
                 error.add_note(f"SQL: {places[node.id]}")
         if again and again.select:
             error.add_note(f"by hand: {make_command(again)}")
+        if result.verb == "test" and isinstance(error, DbtTestFailure):
+            error.add_note(AFTER_TEST)
         raise
 
 

@@ -131,7 +131,7 @@ def test_an_error_is_one_line_without_secrets_and_not_endless(dag_bag):
     from airflow.sdk.exceptions import AirflowFailException
     from airflow.sdk.log import mask_secret
 
-    from include.run_alerts import LONGEST_ERROR, error_text
+    from include.alerts import LONGEST_ERROR, error_text
 
     mask_secret("hunter2-secret")
     error = ValueError("no such user:\n  hunter2-secret@host")

@@ -43,7 +43,7 @@ class TestSchedule:
         assert dag.on_failure_callback.__name__ == "tell_of_failed_run"
         (late,) = dag.deadline or (None,)
         assert (late.interval.total_seconds() if late else 0) == edges.deadline
-        assert late is None or late.callback.path == "include.run_alerts.tell_of_missed_deadline"
+        assert late is None or late.callback.path == "include.alerts.tell_of_missed_deadline"
 
     def test_tasks_equal_the_nodes_of_the_edge_file(self, dag, edges):
         expected = {f"dbt_run.{n.name}" for n in edges.nodes if n.select}
