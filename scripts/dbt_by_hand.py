@@ -24,6 +24,7 @@ from include.settings import (
     settings,
 )
 from include.transform.dbt_command import project_options
+from include.transform.plain_dbt import require_program
 
 OURS = (sys.executable, "-m", "include.transform.dbt_program", "whole")
 
@@ -56,6 +57,8 @@ def run(arguments: Sequence[str]) -> None:
     """
     load_local_environment()
     here = settings()
+    if here.dbt_command:
+        require_program(here.dbt_command)
     line = [*(here.dbt_command or OURS), *arguments, *project_options(here.dbt_project)]
     os.execvpe(line[0], line, environment(here))  # noqa: S606  (no shell is what we want)
 

@@ -60,6 +60,12 @@ def test_without_a_warehouse_it_says_what_to_do(by_hand):
     assert PASSWORD not in said
 
 
+def test_a_dbt_of_ones_own_that_is_not_there_is_one_line(by_hand):
+    status, said = by_hand("make dbt ARGS=ls", DBT_COMMAND="/nowhere/dbt")
+    assert status
+    assert said.splitlines()[0] == "DBT_COMMAND='/nowhere/dbt': no such program"
+
+
 def test_what_it_is_told_survives_make_and_the_shell(by_hand):
     said = by_hand(make_command(SEED).replace("make dbt", "make --no-print-directory -n dbt"))[1]
     assert shlex.split(said.splitlines()[-1])[-4:] == SEED.arguments()[1:]
