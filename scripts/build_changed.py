@@ -89,11 +89,11 @@ class Trial:
         if change.tables:
             local.fill(SCALE)
             rows = local.load(shop, [known[name] for name in change.tables])
-            tell(f"{rows:,} rows loaded into {len(change.tables)} raw tables")
+            tell(f"raw tables loaded: {len(change.tables)}, rows: {rows:,}")
         if change.production:
             before = self._production(local.warehouse.dbt_environment())
             before.build("--select", *change.production, *NO_TESTS).raise_for_nodes()
-            tell(f"{len(change.production)} nodes that it reads built as in {self._since}")
+            tell(f"nodes that it reads built as in {self._since}: {len(change.production)}")
 
     def _production(self, environment: Mapping[str, str]) -> WholeDbt:
         return WholeDbt(self._before, self._state, {**environment, "DBT_TARGET": "prod"})
@@ -122,7 +122,8 @@ def build_changed(folder: Path, since: str, schema: str) -> None:
         if not change.nodes:
             sys.stdout.write(f"nothing to build has changed in {folder.name}/ since {since}\n")
             return
-        tell(f"{len(change.nodes)} nodes to build and test, in {account or 'a local Snowflake'}")
+        where = account or "a local Snowflake"
+        tell(f"nodes to build and test in {where}: {len(change.nodes)}")
         if account:
             found = trial.build(change, {})
         else:

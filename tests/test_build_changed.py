@@ -82,7 +82,7 @@ def test_what_a_branch_changes_is_built_from_production_and_leaves_nothing(
         "| c_is_43 | test | pass",
     ]
     told, reason = done.stderr.splitlines()
-    assert told == "4 nodes to build and test, in local"
+    assert told == "nodes to build and test in local: 4"
     assert reason.startswith("model.small.e: error: Database Error")
     assert local_snowflake.rows("select schema_name from information_schema.schemata") == before
     assert local_snowflake.rows("select table_name from information_schema.tables") == [("A",)]
@@ -95,7 +95,7 @@ def test_a_test_alone_is_run_on_what_production_has(project, build_changed, loca
     with (project / "tests/c_is_43.sql").open("a") as file:
         file.write("-- changed")
     done = build_changed("--schema", "CI_8")
-    assert (done.returncode, done.stderr) == (0, "1 nodes to build and test, in local\n")
+    assert (done.returncode, done.stderr) == (0, "nodes to build and test in local: 1\n")
     assert done.stdout.splitlines()[4].startswith("| c_is_43 | test | pass")
 
 

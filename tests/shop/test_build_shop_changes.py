@@ -70,9 +70,9 @@ def test_a_changed_model_is_built_with_its_tests_and_nothing_else(branch):
         ["| unique_hourly_traffic_started_hour", "test", "pass"],
     ]
     assert told.splitlines() == [
-        "3 nodes to build and test, in a local Snowflake",
-        "800 rows loaded into 1 raw tables",
-        "2 nodes that it reads built as in HEAD",
+        "nodes to build and test in a local Snowflake: 3",
+        "raw tables loaded: 1, rows: 800",
+        "nodes that it reads built as in HEAD: 2",
     ]
 
 
