@@ -19,7 +19,7 @@ LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 SBOM := $(or $(OUT),.local/sbom)
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
-.PHONY: adopt chaos scale-out lineage image-sizes help install demo up down status dbt pictures test test-pages check audit sbom image deploy new-source remove-shop source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt lock clean
+.PHONY: adopt chaos scale-out lineage image-sizes help install demo up down status dbt pictures test test-pages check audit sbom image deploy new-source remove-shop source-schema edges edges-diff corpus build-changed bench-demo bench-graph bench-el bench-dbt bench-page lock clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -163,6 +163,10 @@ bench-dbt: ## Measure dbt in Airflow beside Cosmos and others: SIZES="20 100", R
 	@scripts/install.sh airflow dbt local bench-cosmos
 	@$(VENVS)/bench-cosmos/bin/python -m scripts.bench.dbt_runs --runs $(or $(RUNS),3) \
 		$(if $(SIZES),--sizes $(SIZES)) $(if $(WAYS),--ways $(WAYS)) $(ARGS)
+
+bench-page: ## Measure the Pipeline page in Airflow's API server: RUNS=3, ARGS="--nodes 250"
+	@scripts/install.sh airflow dbt local
+	@$(VENVS)/airflow/bin/python -m scripts.bench.page --runs $(or $(RUNS),3) $(ARGS)
 
 lock: ## Write requirements/*.txt anew from requirements/*.in: ARGS=--upgrade, ARGS=--upgrade-package=requests
 	@scripts/lock.sh $(ARGS) $(LOCKED) celery openlineage bench bench-cosmos bench-meltano bench-dlt
