@@ -196,11 +196,12 @@ def airflow_connections() -> dict[str, str]:
 def load_local_environment() -> None:
     """Take ``.env``, or ``.env.example`` where there is none, into this process's environment.
 
-    What is set already stays as it is. Raises nothing: both files hold plain KEY=value lines.
+    What is set already stays as it is; of a key that is there twice the last line counts, as in
+    Docker's compose. Raises nothing: both files hold plain KEY=value lines.
     """
     file = ROOT / ".env"
     lines = (file if file.exists() else ROOT / ".env.example").read_text().splitlines()
-    for line in lines:
+    for line in reversed(lines):
         key, found, value = line.strip().partition("=")
         if found and not key.startswith("#"):
             os.environ.setdefault(key.strip(), value.strip().strip("'\""))

@@ -210,6 +210,8 @@ def main() -> int:
     load_local_environment()
     given.out.mkdir(parents=True, exist_ok=True)
     try:
+        if not settings().has_shop:
+            raise LocalError("the sample shop was removed, and the pictures are of it")
         here = _here(settings().local / "pictures")
         with ended_by_signals(), Stack(here) as stack, browser(1280, 900) as driver:
             page = Page(driver, f"http://127.0.0.1:{here.airflow_port}")

@@ -33,6 +33,8 @@ MIXED = ("airflow_settings.yaml", "dbt/dbt_project.yml", "dbt/schedules.yml", "d
 MARKED = re.compile(
     r"\n*^ *# The sample shop, .*?^ *# The sample shop ends\.$", re.DOTALL | re.MULTILINE
 )
+# What dbt reads as no list at all, where the sample's selectors were the only ones.
+BARE = re.compile(r"^selectors:\s*\Z", re.MULTILINE)
 EDGES = "dags/edges"
 # Where both sides have changed one of these, a merge leaves it as you have it.
 YOURS = (*MIXED, "README.md")
@@ -93,7 +95,7 @@ class Clone:
         """Take what is between the marks out of a file; returns whether there was any."""
         path = self.root / name
         text = path.read_text() if path.exists() else ""
-        left = MARKED.sub("", text)
+        left = BARE.sub("selectors: []\n", MARKED.sub("", text))
         if left != text:
             path.write_text(left)
             self._git("add", "--", name)

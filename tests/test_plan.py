@@ -59,6 +59,11 @@ def test_the_drawing_shows_chains_options_hooks_and_freshness():
     assert "==>" not in drawing(FILE)
 
 
+def test_what_is_added_and_removed_is_counted():
+    assert changes(None, FILE) == ["adds the schedule, 3 nodes"]
+    assert changes(replace(FILE, nodes=(A,), edges=()), None) == ["removes the schedule, 1 node"]
+
+
 def test_a_change_of_what_is_told_of_tasks_is_told():
     assert changes(FILE, TOLD) == [
         'options none → pool: the "big" one, timeout: 2h, skip_if_unchanged: `c`',

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
-from include.settings import child_environment
+from include import settings
+from include.settings import child_environment, load_local_environment
 
 AIRFLOWS = (
     "AIRFLOW__CORE__FERNET_KEY",
@@ -27,3 +29,12 @@ def test_programs_get_nothing_of_airflows_own(monkeypatch):
     found = set(done.stdout.split())
     assert not found.intersection(AIRFLOWS)
     assert {"AWS_REGION", "OURS", "PYTHONPATH"} <= found
+
+
+def test_the_last_line_of_a_key_counts_and_what_is_set_already_stays(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setattr(os, "environ", {"SET": "1"})
+    lines = ["AIRFLOW_CONN_A=wrong", "SET=2", "# SET=3", "AIRFLOW_CONN_A=postgresql://a:b=c@d/e"]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    load_local_environment()
+    assert os.environ == {"SET": "1", "AIRFLOW_CONN_A": "postgresql://a:b=c@d/e"}

@@ -11,6 +11,7 @@ import yaml
 from machine import copy_of_the_repository
 
 from include.errors import LocalError
+from include.settings import settings
 from scripts.remove_shop import FOLDERS_AND_FILES, MIXED, YOURS, Clone
 
 MART = "dbt/models/shop/marts/dim_customers.sql"
@@ -94,7 +95,17 @@ def test_nothing_is_left_of_it_and_the_rest_is_as_it_was(cloned):
         assert cloned.read(name) == before[name], name
     (connection,) = yaml.safe_load(cloned.read("airflow_settings.yaml"))["airflow"]["connections"]
     assert connection["conn_id"] == "warehouse_snowflake"
-    assert yaml.safe_load(cloned.read("dbt/selectors.yml")) is None
+    assert yaml.safe_load(cloned.read("dbt/selectors.yml")) == {"selectors": []}
+
+
+def test_selectors_of_ones_own_stay_below_the_sample_and_without_it(cloned):
+    ours = [{"name": "weekly_schedule", "definition": "tag:weekly"}]
+    added = '  - name: weekly_schedule\n    definition: "tag:weekly"\n'
+    cloned.commit(**{"dbt/selectors.yml": cloned.read("dbt/selectors.yml") + added})
+    lint = [settings().program("lint", "yamllint"), "-s", "dbt/selectors.yml"]
+    assert not subprocess.run(lint, cwd=cloned.folder, timeout=60).returncode
+    cloned.clone.remove_shop()
+    assert yaml.safe_load(cloned.read("dbt/selectors.yml")) == {"selectors": ours}
 
 
 def test_no_project_or_configuration_names_what_is_gone(cloned):
