@@ -122,21 +122,28 @@ def test_the_image_holds_the_project_but_no_secret_and_no_test(monkeypatch, tmp_
     assert image_sizes.context() == sorted([".dockerignore", *kept])
 
 
-def pytest_as_in_the_image(*line):
+@pytest.fixture
+def pytest_as_in_the_image(tmp_path):
     """The image has Airflow and pytest, and none of pytest's plugins that are ours."""
     python = settings().program("test-airflow", "python")
-    return subprocess.run(
-        [python, "-m", "pytest", "-p", "no:timeout", "-q", *line],
-        cwd=ROOT,
-        env=child_environment({"PYTHONPATH": ""}),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+
+    def run(*line):
+        return subprocess.run(
+            [python, "-m", "pytest", "-p", "no:timeout", "-q", *line],
+            cwd=ROOT,
+            env=child_environment({"PYTHONPATH": "", "AIRFLOW_HOME": str(tmp_path / "home")}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
 
 
 @pytest.mark.skipif(not DAGS, reason="no DAG is here yet")
-def test_astro_dev_parse_passes_and_names_a_file_that_does_not_import(tmp_path):
+def test_astro_dev_parse_passes_and_names_a_file_that_does_not_import(
+    pytest_as_in_the_image, tmp_path
+):
     done = pytest_as_in_the_image(".astro/test_dag_integrity_default.py")
     assert f"{DAGS} passed" in done.stdout, done.stdout
     for name in (".astro", "dags", "include"):
@@ -148,7 +155,7 @@ def test_astro_dev_parse_passes_and_names_a_file_that_does_not_import(tmp_path):
     assert "No module named 'nothing_of_this_name'" in done.stdout
 
 
-def test_astro_dev_pytest_collects_what_its_environment_can_run():
+def test_astro_dev_pytest_collects_what_its_environment_can_run(pytest_as_in_the_image):
     done = pytest_as_in_the_image("tests/", "--collect-only")
     assert done.returncode == 0, done.stdout
     assert "tests/dags/test_dag_integrity.py::test_every_dag_imports" in done.stdout
