@@ -94,12 +94,17 @@ def night(machine, on_call):
     for dag in ("elt_standard", "elt_late"):
         on_call.unpause(dag)
     failed = on_call.trigger("elt_standard")
+
+    def states(dag, run, prefix):
+        return {v for k, v in on_call.states(dag, run).items() if k.startswith(prefix)}
+
+    # Both load some tables: who comes later with what was extracted earlier would be refused.
+    wait_until(lambda: states("elt_standard", failed, "load.") == {"success"}, 180)
     waiting = on_call.trigger("elt_late")
     state, _ = on_call.wait("elt_standard", failed)
     assert state == "failed"
     assert on_call.states("elt_standard", failed)["dbt_test.stg_shop__products"] == "failed"
-    gates = {k: v for k, v in on_call.states("elt_late", waiting).items() if "gates." in k}
-    assert "up_for_reschedule" in gates.values()
+    wait_until(lambda: states("elt_late", waiting, "gates.") == {"up_for_reschedule"}, 120)
     return failed
 
 
