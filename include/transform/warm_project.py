@@ -121,6 +121,7 @@ def _tell_of_one_of_each_kind(manifest: Any, file: Path) -> None:
     from dbt.artifacts.schemas.results import RunStatus, TimingInfo
     from dbt.artifacts.schemas.run import RunExecutionResult, RunResult
     from dbt.task.test import TestResultData
+    from dbt_common.helper_types import WarnErrorOptionsV2
 
     parts = {**manifest.nodes, **manifest.macros, **manifest.sources}
     kinds = {type(part): part for part in parts.values()}
@@ -130,7 +131,9 @@ def _tell_of_one_of_each_kind(manifest: Any, file: Path) -> None:
         result.timing = [TimingInfo("execute")]
     told = {"vars": {}, "invocation_command": ""}
     RunExecutionResult(results, elapsed_time=0, args=told).write(str(file))
-    SnowflakeRelation.create(database="A", schema="B", identifier="C").to_dict()
+    relation = SnowflakeRelation.create(database="A", schema="B", identifier="C")
+    SnowflakeRelation.from_dict(relation.to_dict())
+    WarnErrorOptionsV2().to_dict()
     SnowflakeAdapterResponse("").to_dict()
     verdict = {"failures": 0, "should_warn": False, "should_error": False}
     TestResultData.from_dict({**verdict, "adapter_response": {}})
