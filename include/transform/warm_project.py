@@ -122,6 +122,7 @@ def _tell_of_one_of_each_kind(manifest: Any, file: Path) -> None:
     from dbt.artifacts.schemas.run import RunExecutionResult, RunResult
     from dbt.task.test import TestResultData
     from dbt_common.helper_types import WarnErrorOptionsV2
+    from sqlparse.lexer import Lexer
 
     parts = {**manifest.nodes, **manifest.macros, **manifest.sources}
     kinds = {type(part): part for part in parts.values()}
@@ -134,6 +135,7 @@ def _tell_of_one_of_each_kind(manifest: Any, file: Path) -> None:
     relation = SnowflakeRelation.create(database="A", schema="B", identifier="C")
     SnowflakeRelation.from_dict(relation.to_dict())
     WarnErrorOptionsV2().to_dict()
+    Lexer.get_default_instance()  # type: ignore[no-untyped-call]
     SnowflakeAdapterResponse("").to_dict()
     verdict = {"failures": 0, "should_warn": False, "should_error": False}
     TestResultData.from_dict({**verdict, "adapter_response": {}})
@@ -241,6 +243,8 @@ def _parse_again_where_it_matters() -> None:
         if manifest and (changed := _changed(manifest, config, projects)):
             sys.stdout.write(f"warm dbt: parsing again, for other {', '.join(changed)}\n")
             context.obj["manifest"] = None
+        elif manifest:  # its packages are those that it was parsed with
+            config.dependencies = {**projects, config.project_name: config}
         return original(context, *arguments, **options)
 
     requires.setup_manifest = setup_manifest
