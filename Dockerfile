@@ -29,6 +29,9 @@ COPY requirements.txt .
 RUN /usr/local/bin/install-python-dependencies
 USER astro
 
+# How soon tasks follow each other: docs/tune.md. A variable of the deployment goes before these.
+ENV AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME=0.25 AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL=2
+
 # The project: all that a new model makes anew. Where dags/edges/ is stale there is no image.
 COPY --chown=astro:0 . .
 RUN .venvs/dbt/bin/python -m scripts.generate_edges --check

@@ -78,6 +78,8 @@ def environment(settings: Settings, own: Secrets, password: str, **extra: str) -
         "API_AUTH__JWT_SECRET": own.jwt_secret,
         "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",  # both: docs/tune.md, how soon tasks follow
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
     }
     return child_environment(
