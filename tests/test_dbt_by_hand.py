@@ -54,14 +54,14 @@ def test_it_reaches_the_account_of_the_environment(by_hand, local_snowflake, tab
 
 
 def test_without_a_warehouse_it_says_what_to_do(by_hand):
-    status, said = by_hand("make dbt ARGS=ls")
+    status, said = by_hand("make --no-print-directory dbt ARGS=ls")
     assert status
     assert "run make up first, or set SNOWFLAKE_ACCOUNT" in said
     assert PASSWORD not in said
 
 
 def test_a_dbt_of_ones_own_that_is_not_there_is_one_line(by_hand):
-    status, said = by_hand("make dbt ARGS=ls", DBT_COMMAND="/nowhere/dbt")
+    status, said = by_hand("make --no-print-directory dbt ARGS=ls", DBT_COMMAND="/nowhere/dbt")
     assert status
     assert said.splitlines()[0] == "DBT_COMMAND='/nowhere/dbt': no such program"
 
