@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from include.schedules.edge_file import EdgeFile, Node
-from include.schedules.plan import after, code, gates, options
+from include.schedules.plan import after, code, counted, gates, options
 from include.schedules.task_options import duration
 
 
@@ -22,12 +22,12 @@ def changes(old: EdgeFile | None, new: EdgeFile | None) -> list[str]:
     if new is None or old is None:
         file = new or old
         verb = "adds" if new else "removes"
-        return [f"{verb} the schedule, {_counted(len(file.nodes), 'node')}"] if file else []
+        return [f"{verb} the schedule, {counted(len(file.nodes), 'node')}"] if file else []
     before, now = {n.id: n for n in old.nodes}, {n.id: n for n in new.nodes}
     was, after_now = after(old), after(new)
     lines = []
     for key in sorted(now.keys() - before.keys()):
-        tests = f", {_counted(len(now[key].tests), 'test')}" if now[key].tests else ""
+        tests = f", {counted(len(now[key].tests), 'test')}" if now[key].tests else ""
         lines.append(f"adds {now[key].kind} `{now[key].name}`{_after(after_now[key])}{tests}")
     for key in sorted(before.keys() - now.keys()):
         lines.append(f"removes {before[key].kind} `{before[key].name}`")
@@ -108,10 +108,6 @@ def _sides(old: list[str], new: list[str]) -> str:
 def _told(old: list[str], new: list[str], came: str, went: str) -> list[str]:
     told = [f"{came} `{name}`" for name in new if name not in old]
     return told + [f"{went} `{name}`" for name in old if name not in new]
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _after(parents: list[str]) -> str:

@@ -104,9 +104,7 @@ def _overview(files: Sequence[EdgeFile]) -> list[str]:
         kinds = Counter(node.kind for node in file.nodes if node.kind in BUILT)
         tests = sum(len(node.tests) for node in file.nodes)
         path = longest_path(file.edges, (node.id for node in file.nodes))
-        told = ", ".join(
-            f"{kinds[kind]} {kind}{'s' * (kinds[kind] > 1)}" for kind in BUILT if kinds[kind]
-        )
+        told = ", ".join(counted(kinds[kind], kind) for kind in BUILT if kinds[kind])
         rows.append(
             f"| [{file.schedule}](#{file.schedule}) | {told} | {len(file.edges)} | {tests} |"
             f" {len(path)} | {len({p.id for p in file.foreign_parents})} | {file.test_gating} |"
@@ -201,6 +199,15 @@ def _row(cells: Iterable[str]) -> str:
 def _tests(node: Node, names: dict[str, str]) -> str:
     late = code(names[key] for key in node.test_parents)
     return code(test.name for test in node.tests) + (f" (after {late} too)" if late else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "model"), counted(2, "model")
+    ('1 model', '2 models')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def code(names: Iterable[str]) -> str:
