@@ -58,6 +58,14 @@ class AirflowApi:
         answer = self._check(self._http.request(method, f"/api/v2/{path}", **options))
         return answer.json() if answer.content else None
 
+    def page(self, path: str) -> bytes:
+        """What the API server answers at a path of its own, such as a plugin's page.
+
+        Raises:
+            LocalError: The API server answered with an error.
+        """
+        return self._check(self._http.get(path)).content
+
     def ensure_connection(self, body: Mapping[str, Any]) -> None:
         """Create a connection; one that is there already is left as a person edited it."""
         answer = self._http.get(f"/api/v2/connections/{body['connection_id']}")

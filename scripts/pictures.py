@@ -24,8 +24,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from include.airflow_api import AirflowApi
 from include.errors import LocalError, SluiceError
 from include.local.airflow import LOGIN
-from include.local.ports import free_port
-from include.local.stack import Stack
+from include.local.stack import Stack, on_free_ports
 from include.process import ended_by_signals
 from include.settings import Settings, load_local_environment, settings
 from scripts.browser import PAGE_SECONDS, Page, browser
@@ -190,15 +189,13 @@ def _here(folder: Path) -> Settings:
     """A machine of its own, that remembers nothing: a run waits for those before it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    return replace(
+    here = replace(
         settings(),
         local=folder,
         spool_root=str(folder / "spool"),
         artifacts=str(folder / "artifacts"),
-        postgres_port=free_port(),
-        snowflake_port=free_port(),
-        airflow_port=free_port(),
     )
+    return on_free_ports(here)
 
 
 def main() -> int:

@@ -16,11 +16,19 @@ from include.airflow_api import AirflowApi
 from include.connections import SnowflakeConnection
 from include.errors import LocalError
 from include.local import airflow
+from include.local.ports import free_port
 from include.local.services import Service, Services
 from include.settings import Settings, child_environment, local_password
 from include.transform.warm_dbt import NoWarmDbt, WarmDbt
 
 ROOM_MB = 500
+
+
+def on_free_ports(here: Settings) -> Settings:
+    """A stack's settings, for one that runs beside others of this machine."""
+    return replace(
+        here, postgres_port=free_port(), snowflake_port=free_port(), airflow_port=free_port()
+    )
 
 
 class Stack:

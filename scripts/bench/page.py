@@ -15,16 +15,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
-
+from include.airflow_api import AirflowApi
 from include.errors import LocalError, status_of
 from include.local import airflow
-from include.local.ports import free_port
 from include.local.services import Services
-from include.local.stack import Stack
+from include.local.stack import Stack, on_free_ports
 from include.process import ended_by_signals, output_of
 from include.settings import Settings, load_local_environment, settings
 from scripts.bench.airflow_runs import migrate
@@ -85,12 +84,8 @@ class Bench:
         services = Services(self._here.local / "api")
         try:
             services.start(airflow.services(self._here, self._environment, triggerer=False)[0])
-            url = f"http://127.0.0.1:{self._here.airflow_port}"
-            login = {"username": airflow.LOGIN, "password": self._secrets.admin_password}
-            with httpx.Client(base_url=url, timeout=120) as client:
-                token = client.post("/auth/token", json=login).json()["access_token"]
-                client.headers["authorization"] = f"Bearer {token}"
-                client.get("/api/v2/dags").raise_for_status()
+            with closing(airflow.api(self._here.airflow_port, self._secrets)) as client:
+                client.call("GET", "dags")
                 first = self._look(client, "")
                 return {
                     "first": first,
@@ -100,18 +95,18 @@ class Bench:
         finally:
             services.stop()
 
-    def _look(self, client: httpx.Client, dag: str) -> tuple[float, int]:
+    def _look(self, client: AirflowApi, dag: str) -> tuple[float, int]:
         began = time.perf_counter()
-        page = client.get(f"/sluice/pipeline/{dag}".rstrip("/"))
+        content = client.page(f"/sluice/pipeline/{dag}".rstrip("/"))
         seconds = time.perf_counter() - began
-        page.raise_for_status()
+        page = content.decode()
         shown = [dag] if dag else self._dags
-        bars = page.text.count('<svg width="18"')
-        if any(f"/dags/{one}" not in page.text for one in shown):
+        bars = page.count('<svg width="18"')
+        if any(f"/dags/{one}" not in page for one in shown):
             raise LocalError("the page does not show all schedules")
-        if bars != self._plan.dag_runs * len(shown) or "Got 5 results" not in page.text:
+        if bars != self._plan.dag_runs * len(shown) or "Got 5 results" not in page:
             raise LocalError(f"the page shows {bars} runs, and is not whole")
-        return seconds, len(page.content)
+        return seconds, len(content)
 
 
 def _median(looks: Sequence[tuple[float, int]]) -> tuple[float, int]:
@@ -128,16 +123,14 @@ def table(rounds: Sequence[Mapping[str, tuple[float, int]]]) -> str:
 
 
 def _here(folder: Path) -> Settings:
-    return replace(
+    here = replace(
         settings(),
         dbt_project=folder / "dbt",
         local=folder,
         artifacts=str(folder / "artifacts"),
         warm_dbt=False,
-        postgres_port=free_port(),
-        snowflake_port=free_port(),
-        airflow_port=free_port(),
     )
+    return on_free_ports(here)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from machine import OnCall
 from include.local import airflow
 from include.local.ports import free_port
 from include.local.services import Service
-from include.local.stack import Stack
+from include.local.stack import Stack, on_free_ports
 from include.schedules.edge_file import read_edge_file
 from include.settings import ROOT, settings
 
@@ -94,16 +94,14 @@ class Fleet:
         (venvs / "airflow").unlink()
         (venvs / "airflow").symlink_to(settings().venvs / "celery")
         found = settings({"SLUICE_LOCAL": str(folder / "local"), "SLUICE_VENVS": str(venvs)})
-        self.here = replace(
+        here = replace(
             found,
             environment="local",
             spool_root=f"s3://{BUCKET}/spool",
             warm_dbt=False,  # here, beside the scheduler; each worker has its own
             shop_scale=0.02,
-            postgres_port=free_port(),
-            snowflake_port=free_port(),
-            airflow_port=free_port(),
         )
+        self.here = on_free_ports(here)
         self.here.local.mkdir()
         self.redis, self.s3 = free_port(), free_port()
         self.stack = Stack(self.here)
