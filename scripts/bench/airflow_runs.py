@@ -67,7 +67,15 @@ class AirflowRuns:
     @property
     def scheduler(self) -> int:
         """The scheduler's process id: below it are all tasks."""
-        return next(pid for pid, name in self._services.recorded() if name == "scheduler")
+        return self._pid("scheduler")
+
+    @property
+    def api_server(self) -> int:
+        """The API server's process id."""
+        return self._pid("api-server")
+
+    def _pid(self, service: str) -> int:
+        return next(pid for pid, name in self._services.recorded() if name == service)
 
     def wait_for(self, dag: str) -> None:
         """Wait until a DAG's file is read.

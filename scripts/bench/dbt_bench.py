@@ -23,9 +23,9 @@ from include.transform.dbt_command import project_options
 from scripts.bench.airflow_runs import OPTIONS, AirflowRuns, Run, started
 from scripts.bench.dag_files import Place
 from scripts.bench.dbt_ways import OURS_COLD, Way
-from scripts.bench.machine import Memory, Watch
+from scripts.bench.machine import Memory, Watch, spent
 from scripts.bench.project import SCHEDULES, WARM_UP, generate
-from scripts.bench.run_tables import FLOOR, Cost
+from scripts.bench.run_tables import KINDS, Cost
 from scripts.bench.warm_process import WarmProcess
 
 PASSWORD = "for-benchmarks"  # noqa: S105
@@ -62,10 +62,16 @@ class Plan:
 
 
 class Warehouse:
-    """The local Snowflake, looked at from outside all ways."""
+    """The local Snowflake, looked at from outside all ways.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        port: Where it listens.
+        process: Its id.
+    """
+
+    def __init__(self, port: int, process: int) -> None:
         self.connection = SnowflakeConnection.local(port, PASSWORD)
+        self.process = process
 
     def empty(self) -> None:
         """Leave the schema of the models with nothing in it."""
@@ -133,14 +139,13 @@ class Bench:
         logs = ["--log-path", self.here.local / "logs"]
         output_of([*line, *logs], limit, self._warehouse_settings)
 
-    def airflow(self, python: str, number: int) -> AbstractContextManager[AirflowRuns]:
-        """An Airflow with the DAGs of a round's ways.
+    def airflow(self, ways: Sequence[Way], number: int) -> AbstractContextManager[AirflowRuns]:
+        """An Airflow with the DAGs of some ways.
 
         Args:
-            python: The environment that it runs in.
+            ways: Those that share one: its environment and its settings.
             number: The round's.
         """
-        ways = [way for way in self.plan.ways if way.python == python]
         folder = self.here.root / "dags"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -149,15 +154,16 @@ class Bench:
                 dag = self._dag(way, number, tag)
                 (folder / f"{dag}.py").write_text(way.write(self.place, dag, tag))
         triggerer = any("WATCHER" in way.name for way in ways)
-        environment = self.airflow_environment()
-        return started(self.here, python, environment, triggerer=triggerer)
+        environment = self.airflow_environment(ways[0].settings)
+        return started(self.here, ways[0].python, environment, triggerer=triggerer)
 
-    def airflow_environment(self) -> dict[str, str]:
+    def airflow_environment(self, of_way: Mapping[str, str]) -> dict[str, str]:
         """Of each of Airflow's processes."""
         at_once = ("CORE__PARALLELISM", "CORE__MAX_ACTIVE_TASKS_PER_DAG")
         options = {f"AIRFLOW__{key}": str(self.plan.parallelism) for key in at_once}
         options["AIRFLOW__COSMOS__CACHE_DIR"] = str(self.here.root / "cosmos")
-        options |= {**OPTIONS, **self._environment, **self.warm.settings, **self.plan.extra}
+        options |= {**OPTIONS, **self._environment, **self.warm.settings, **of_way}
+        options |= self.plan.extra
         return airflow.environment(
             self.here, airflow.Secrets.of(self.here.local), PASSWORD, **options
         )
@@ -178,7 +184,7 @@ class Bench:
             for tag in ("", WARM_UP):
                 runs.wait_for(self._dag(way, number, tag))
             runs.run(self._dag(way, number, WARM_UP), STEP_SECONDS)
-        if way.key != FLOOR:
+        if way.builds:
             self.warehouse.check(1)
 
     def cost(self, way: Way, number: int, runs: AirflowRuns | None) -> Cost:
@@ -205,11 +211,13 @@ class Bench:
             return [p.pid for p in psutil.Process().children() if p.pid not in others]
 
         every, warm = Memory(tops, apart), Memory(self.warm.pids)
+        before = spent(self._kinds(runs))
         with Watch([every, warm]) as watch:
             if way.key == OURS_COLD:
                 self.warm.start()
             run = self._run(way, number, runs)
-        if way.key != FLOOR:
+        after = spent(self._kinds(runs))
+        if way.builds:
             self.warehouse.check(self.models)
         return Cost(
             seconds=run.seconds,
@@ -220,7 +228,19 @@ class Bench:
             warm_alone=warm.top_uss,
             warm_family=warm.uss,
             hidden=every.hidden,
+            **{f"cpu_{kind}": after[kind] - before[kind] for kind in KINDS},
         )
+
+    def _kinds(self, runs: AirflowRuns | None) -> dict[int, tuple[str, str]]:
+        """The processes that last, and what each of them and its ended children are."""
+        found = {self.warehouse.process: ("warehouse", "warehouse")}
+        found |= dict.fromkeys(self.warm.pids(), ("dbt", "dbt"))
+        if runs:
+            found[runs.api_server] = ("api", "api")
+            found[runs.scheduler] = ("scheduler", "supervisors")
+            workers = psutil.Process(runs.scheduler).children()
+            found |= {worker.pid: ("supervisors", "tasks") for worker in workers}
+        return found
 
     def _run(self, way: Way, number: int, runs: AirflowRuns | None) -> Run:
         if runs is not None:

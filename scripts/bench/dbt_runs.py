@@ -2,10 +2,11 @@
 
     make bench-dbt SIZES="20 100" RUNS=3 WAYS="floor warm" ARGS="--out figures.json"
 
-Starts a Postgres, a local Snowflake and, in each round, two Airflows one after the other: that of
-the template, and one with Cosmos and dbt in its environment. A run is from the DAG run's start to
-its end, as Airflow tells it. Before each run, the same Airflow runs one model and its tests in the
-same way, unmeasured. Afterwards the warehouse is looked at: all models must be there.
+Starts a Postgres, a local Snowflake and, in each round, Airflows one after the other: that of the
+template, one with Cosmos and dbt in its environment, and both with Airflow's own times to wait. A
+run is from the DAG run's start to its end, as Airflow tells it. Before each run, the same Airflow
+runs one model and its tests in the same way, unmeasured. Afterwards the warehouse is looked at: all
+models must be there.
 """
 
 from __future__ import annotations
@@ -71,17 +72,17 @@ class Rounds:
         try:
             for number in range(self._plan.runs):
                 say(f"{models} models, round {number + 1}: others use {busy():.2f} cores")
-                for python, ways in groupby(self._plan.ways, lambda way: way.python):
-                    self._group(bench, number, python, list(ways))
+                for _, ways in groupby(self._plan.ways, lambda way: (way.python, way.settings)):
+                    self._group(bench, number, list(ways))
         finally:
             bench.warm.close()
         say("\n" + table(models, self.found[models]) + "\n")
 
-    def _group(self, bench: Bench, number: int, python: str, ways: list[Way]) -> None:
-        """The ways of one Airflow; it is started anew after a run that did not end well."""
+    def _group(self, bench: Bench, number: int, ways: list[Way]) -> None:
+        """The ways of one Airflow, if any; it is started anew after a run that did not end well."""
         known = self.found[bench.models]
         while ways := [way for way in ways if not known[way.key].why_not]:
-            with bench.airflow(python, number) if python else nullcontext() as runs:
+            with bench.airflow(ways, number) if ways[0].python else nullcontext() as runs:
                 while ways and not known[ways[0].key].why_not:
                     self._one(bench, number, ways[0], runs)
                     if not known[ways[0].key].why_not:
@@ -125,13 +126,14 @@ def busy() -> float:
 
 
 @contextmanager
-def databases(here: Settings) -> Iterator[None]:
+def databases(here: Settings) -> Iterator[Warehouse]:
     """Run the local Postgres and the local Snowflake."""
     services = Services(here.local / "databases")
     ports = {"postgres": here.postgres_port, "snowflake": here.snowflake_port}
     try:
         services.start(*(_server(here, name, port) for name, port in ports.items()))
-        yield
+        pids = {name: pid for pid, name in services.recorded()}
+        yield Warehouse(here.snowflake_port, pids["snowflake"])
     finally:
         services.stop()
 
@@ -159,8 +161,7 @@ def run(plan: Plan) -> None:
         ports = ("POSTGRES", "SNOWFLAKE", "AIRFLOW")
         chosen = {f"SLUICE_{name}_PORT": str(free_port()) for name in ports}
         here = settings({**os.environ, **chosen, "SLUICE_LOCAL": folder})
-        stack.enter_context(databases(here))
-        rounds = Rounds(here, Warehouse(here.snowflake_port), plan)
+        rounds = Rounds(here, stack.enter_context(databases(here)), plan)
         migrate(here)
         for models in plan.sizes:
             rounds.measure(models)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
@@ -21,6 +22,21 @@ def cpu_seconds() -> float:
     spent = psutil.cpu_times()._asdict()
     unspent = ("idle", "iowait", "guest", "guest_nice")
     return float(sum(seconds for name, seconds in spent.items() if name not in unspent))
+
+
+def spent(pids: Mapping[int, tuple[str, str]]) -> defaultdict[str, float]:
+    """CPU seconds of processes since they started, by what they are.
+
+    Args:
+        pids: For each, what it is itself, and what its ended children were.
+    """
+    found: defaultdict[str, float] = defaultdict(float)
+    for pid, (itself, children) in pids.items():
+        with suppress(psutil.NoSuchProcess):
+            times = psutil.Process(pid).cpu_times()
+            found[itself] += times.user + times.system
+            found[children] += times.children_user + times.children_system
+    return found
 
 
 def family(pids: Sequence[int]) -> list[psutil.Process]:

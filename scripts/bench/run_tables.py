@@ -8,6 +8,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 FLOOR, OURS = "floor", "warm"
+KINDS = {
+    "tasks": "Tasks",
+    "supervisors": "Their supervisors",
+    "scheduler": "Scheduler",
+    "api": "API server",
+    "dbt": "Warm dbt",
+    "warehouse": "Local Snowflake",
+}
 HEAD = "| Way | Wall s | to Airflow's floor | to Sluice | CPU s | Memory | Task s | Tasks |"
 
 
@@ -24,6 +32,12 @@ class Cost:
         warm_alone: Private MB (USS) of the warm dbt process, at their most; 0 where there is none.
         warm_family: The same with its children.
         hidden: How often a process' memory could not be read.
+        cpu_tasks: CPU seconds of Airflow's tasks and what they started, once ended.
+        cpu_supervisors: Of what starts them and waits for them.
+        cpu_scheduler: Of Airflow's scheduler.
+        cpu_api: Of its API server.
+        cpu_dbt: Of the warm dbt process and its ended commands.
+        cpu_warehouse: Of the local Snowflake.
     """
 
     seconds: float
@@ -34,6 +48,18 @@ class Cost:
     warm_alone: float = 0.0
     warm_family: float = 0.0
     hidden: int = 0
+    cpu_tasks: float = 0.0
+    cpu_supervisors: float = 0.0
+    cpu_scheduler: float = 0.0
+    cpu_api: float = 0.0
+    cpu_dbt: float = 0.0
+    cpu_warehouse: float = 0.0
+
+    @property
+    def cpu_by_kind(self) -> list[float]:
+        """As :data:`KINDS`, and what is left: Postgres, and all else on the machine."""
+        known = [getattr(self, f"cpu_{kind}") for kind in KINDS]
+        return [*known, max(0.0, self.cpu - sum(known))]
 
 
 @dataclass(frozen=True)
@@ -77,7 +103,16 @@ def table(models: int, ways: Ways) -> str:
         cost = ours.median
         lines += ["", f"Sluice's warm dbt process: {cost.warm_alone:.0f} MB of its own (USS),"]
         lines[-1] += f" {cost.warm_family:.0f} MB with its children at their most."
+    head = ["CPU s of", *KINDS.values(), "Others"]
+    lines += ["", _row(head), _row(["---"] * len(head))]
+    for found in ways.values():
+        if found.costs and not found.why_not:
+            lines.append(_row([found.name, *(f"{s:.1f}" for s in found.median.cpu_by_kind)]))
     return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _line(found: Found, ways: Ways) -> str:
