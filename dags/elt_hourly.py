@@ -13,7 +13,7 @@ from include.extract_load.tasks import extract_and_load
 from include.schedules.dag_defaults import DAG_DEFAULTS, deadline
 from include.schedules.edge_file import read_edge_file
 from include.settings import ROOT
-from include.transform.tasks import run_and_test, run_params
+from include.transform.tasks import run_and_test
 
 edges = read_edge_file(ROOT / "dags/edges/hourly_schedule.pickle")
 
@@ -22,7 +22,6 @@ with DAG(
     schedule="@hourly",
     doc_md=__doc__,
     tags=["elt", "shop"],
-    params=run_params(edges),
     deadline=deadline(edges),
     **DAG_DEFAULTS,
 ):

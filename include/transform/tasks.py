@@ -39,12 +39,8 @@ RUN, TEST = "dbt_run.", "dbt_test."
 BUILD = "dbt_build."
 
 
-def run_params(edges: EdgeFile) -> dict[str, Param]:
-    """What whoever triggers a run may ask of dbt.
-
-    Args:
-        edges: The schedule's edge file.
-    """
+def _run_params(edges: EdgeFile) -> dict[str, Param]:
+    """What whoever triggers a run may ask of dbt."""
     names = [node.name for node in edges.nodes if node.kind in BUILT]
     return {
         "only": Param(
@@ -79,7 +75,7 @@ def run_and_test(edges: EdgeFile, connection: str) -> list[BaseOperator]:
 
     Where children wait for tests, all are in one group `dbt`: Airflow's graph takes no groups that
     wait for each other. Else they are in two, `dbt_run` and `dbt_test`. The DAG gets the tag
-    by which pages find it.
+    by which pages find it, and as params what may be asked of dbt, where it has none of that name.
 
     Args:
         edges: The schedule's edge file.
@@ -123,6 +119,10 @@ def run_and_test(edges: EdgeFile, connection: str) -> list[BaseOperator]:
     checks = _freshness(edges, roots, connection)
     with test_group:  # the one that waits for no other; ids are those of dbt_run where it is one
         _end(tasks, edges, run_prefix, [task.task_id for task in checks], connection)
+    # Now: Airflow copies a DAG's params into each task that is made after them, and `only` has all
+    # names. A run gives them to all tasks.
+    for name, param in _run_params(edges).items():
+        run_group.dag.params.setdefault(name, param)
     return checks or roots
 
 

@@ -19,10 +19,10 @@ from include.schedules.edge_file import (
 DAG_FILE = """
 from airflow.sdk import DAG
 from include.schedules.edge_file import read_edge_file
-from include.transform.tasks import run_and_test, run_params
+from include.transform.tasks import run_and_test
 from pathlib import Path
 edges = read_edge_file(Path(r"{path}"))
-with DAG("day", schedule=None, params=run_params(edges)):
+with DAG("day", schedule=None, params={{"full_refresh": True, "of_mine": 1}}):
     run_and_test(edges, "warehouse")
 """
 RAW = Freshness("source.p.raw.orders", "source.raw.orders", "source:p.raw.orders")
@@ -141,7 +141,10 @@ def test_options_of_a_node_are_those_of_its_tasks(dag_of):
 
 
 def test_whoever_triggers_a_run_may_ask_for_one_node(dag_of):
-    params = dag_of([A, B]).params
-    assert params["only"] is None
-    assert params.get_param("only").schema["enum"] == [None, "a", "b"]
-    assert (params["full_refresh"], params["empty"], params["vars"]) == (False, False, {})
+    dag = dag_of([A, B])
+    assert dag.params["only"] is None
+    assert dag.params.get_param("only").schema["enum"] == [None, "a", "b"]
+    assert (dag.params["empty"], dag.params["vars"]) == (False, {})
+    assert (dag.params["full_refresh"], dag.params["of_mine"]) == (True, 1), "as its file says"
+    copied = {name for task in dag.tasks for name in task.params}
+    assert "only" not in copied, "all names would be in each task's description"

@@ -27,7 +27,7 @@ from airflow.sdk import DAG
 from include.schedules.dag_defaults import DAG_DEFAULTS, deadline
 from include.schedules.edge_file import read_edge_file
 from include.settings import ROOT
-from include.transform.tasks import run_and_test, run_params
+from include.transform.tasks import run_and_test
 
 edges = read_edge_file(ROOT / "dags/edges/{name}_schedule.pickle")
 
@@ -35,7 +35,6 @@ with DAG(
     "{name}",
     schedule=None,
     doc_md=__doc__,
-    params=run_params(edges),
     deadline=deadline(edges),
     **DAG_DEFAULTS,
 ):

@@ -20,11 +20,11 @@ from include.extract_load.tasks import extract_and_load
 from include.schedules.dag_defaults import DAG_DEFAULTS
 from include.schedules.edge_file import read_edge_file
 from include.settings import ROOT
-from include.transform.tasks import run_and_test, run_params
+from include.transform.tasks import run_and_test
 
 edges = read_edge_file(ROOT / "dags/edges/day_schedule.pickle")
 
-with DAG("day", schedule=None, params=run_params(edges), **DAG_DEFAULTS):
+with DAG("day", schedule=None, **DAG_DEFAULTS):
     source = load_source(ROOT / "include/sources/shop.yml")
     extract_and_load(source, ["suppliers"]) >> run_and_test(edges, source.warehouse_connection)
 '''
