@@ -310,7 +310,7 @@ def test_a_transaction_that_its_client_has_left_gives_way_to_who_waits(tmp_path)
     import snowflake.connector.errors as errors
 
     table = "ANALYTICS.PUBLIC.COUNTS"
-    with running_snowflake(tmp_path, "--idle", "0.5") as server, ExitStack() as stack:
+    with running_snowflake(tmp_path, "--idle", "10") as server, ExitStack() as stack:
         server.rows(f"create table {table} as select 1 as id, 0 as n")
         arguments = server.connection.connect_args() | {"autocommit": False}
         left, waiting = (

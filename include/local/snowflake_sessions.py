@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 AGAIN_SECONDS = 0.05
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 20.0
 TIMEOUT = "STATEMENT_TIMEOUT_IN_SECONDS"
 REQUEST: ContextVar[str] = ContextVar("REQUEST", default="")
 

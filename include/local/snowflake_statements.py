@@ -6,6 +6,7 @@ fakesnow's private methods are overridden here, so its version is pinned exactly
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -37,7 +38,7 @@ from include.local.snowflake_sessions import (
 
 HOME = "_FS.USER.HOME"  # the stage that stands for every user's '@~'
 STAGED = "_fs_staged"
-CONFLICT_TRIES = 40
+CONFLICT_SECONDS = 45.0  # longer than a left transaction stays; clients ask again after 60
 NESTED = (exp.DataType.Type.VARIANT, exp.DataType.Type.OBJECT, exp.DataType.Type.ARRAY)
 FIELDS = "(select *, row_number() over () as seq from _fs_fields)"
 LONG = "maximum_object_size=134217728"  # a jsonb value may exceed DuckDB's 16 MB
@@ -117,20 +118,23 @@ class Cursor(FakeSnowflakeCursor):
         self, command: Any, params: Any, *args: Any, **kwargs: Any
     ) -> Any:
         joins = self._conn._in_transaction
-        for attempt in range(CONFLICT_TRIES):
+        give_up = time.monotonic() + CONFLICT_SECONDS
+        for attempt in itertools.count(1):
             try:
+                if self._running:
+                    self._running.check()
                 return super().execute(command, params, *args, **kwargs)
             except snowflake_errors.Error:
                 raise
             except duckdb.TransactionException as error:
                 # Snowflake waits for the other session's lock; DuckDB gives up at once.
-                if "onflict" not in str(error) or attempt + 1 == CONFLICT_TRIES:
+                if "onflict" not in str(error) or time.monotonic() > give_up:
                     raise self._as_sql_error(error) from error
                 if self._conn._in_transaction and not joins:  # one that this statement has begun
                     self._duck_conn.rollback()
                     self._conn._in_transaction = False
                 roll_back_idle()
-                time.sleep(random.random() * 0.02 * (attempt + 1))  # noqa: S311
+                time.sleep(random.random() * min(0.02 * attempt, 1))  # noqa: S311
             except duckdb.InterruptException:
                 why = (self._running and self._running.cancelled) or Cancelled()
                 raise snowflake_errors.ProgrammingError(
