@@ -6,7 +6,6 @@ fakesnow's private methods are overridden here, so its version is pinned exactly
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import re
@@ -119,7 +118,8 @@ class Cursor(FakeSnowflakeCursor):
     ) -> Any:
         joins = self._conn._in_transaction
         give_up = time.monotonic() + CONFLICT_SECONDS
-        for attempt in itertools.count(1):
+        wait = 0.0
+        while True:
             try:
                 if self._running:
                     self._running.check()
@@ -134,7 +134,8 @@ class Cursor(FakeSnowflakeCursor):
                     self._duck_conn.rollback()
                     self._conn._in_transaction = False
                 roll_back_idle()
-                time.sleep(random.random() * min(0.02 * attempt, 1))  # noqa: S311
+                wait = min(wait + 0.02, 1.0)
+                time.sleep(random.random() * wait)  # noqa: S311
             except duckdb.InterruptException:
                 why = (self._running and self._running.cancelled) or Cancelled()
                 raise snowflake_errors.ProgrammingError(
@@ -142,7 +143,6 @@ class Cursor(FakeSnowflakeCursor):
                 ) from None
             except Exception as error:
                 raise self._as_sql_error(error) from error
-        raise AssertionError("unreachable")
 
     @staticmethod
     def _as_sql_error(error: Exception) -> snowflake_errors.ProgrammingError:

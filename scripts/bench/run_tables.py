@@ -16,7 +16,16 @@ KINDS = {
     "dbt": "Warm dbt",
     "warehouse": "Local Snowflake",
 }
-HEAD = "| Way | Wall s | to Airflow's floor | to Sluice | CPU s | Memory | Task s | Tasks |"
+HEAD = (
+    "Way",
+    "Wall s",
+    "to Airflow's floor",
+    "to Sluice",
+    "CPU s",
+    "Memory",
+    "Task s",
+    "Tasks",
+)
 
 
 @dataclass(frozen=True)
@@ -96,19 +105,22 @@ def table(models: int, ways: Ways) -> str:
         models: The size.
         ways: By key, in the order of their lines.
     """
-    lines = [f"{models} models", "", HEAD, "| --- " * HEAD.count(" | ") + "| --- |"]
+    lines = [f"{models} models", "", *_head(HEAD)]
     for found in ways.values():
         lines.append(_line(found, ways))
     if (ours := ways.get(OURS)) and ours.costs and not ours.why_not:
         cost = ours.median
         lines += ["", f"Sluice's warm dbt process: {cost.warm_alone:.0f} MB of its own (USS),"]
         lines[-1] += f" {cost.warm_family:.0f} MB with its children at their most."
-    head = ["CPU s of", *KINDS.values(), "Others"]
-    lines += ["", _row(head), _row(["---"] * len(head))]
+    lines += ["", *_head(["CPU s of", *KINDS.values(), "Others"])]
     for found in ways.values():
         if found.costs and not found.why_not:
             lines.append(_row([found.name, *(f"{s:.1f}" for s in found.median.cpu_by_kind)]))
     return "\n".join(lines)
+
+
+def _head(cells: Sequence[str]) -> list[str]:
+    return [_row(cells), _row(["---"] * len(cells))]
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -117,14 +129,12 @@ def _row(cells: Sequence[str]) -> str:
 
 def _line(found: Found, ways: Ways) -> str:
     if found.why_not:
-        return f"| {found.name} | {found.why_not} |" + " |" * (HEAD.count(" | ") - 1)
+        return _row([found.name, found.why_not, *[""] * (len(HEAD) - 2)])
     cost = found.median
     memory = "not readable" if cost.hidden else f"{cost.megabytes:,.0f} MB"
-    return (
-        f"| {found.name} | {cost.seconds:.1f} | {_ratio(cost, ways, FLOOR)} |"
-        f" {_ratio(cost, ways, OURS)} | {cost.cpu:.0f} | {memory} | {cost.task_seconds:.2f} |"
-        f" {cost.tasks:.0f} |"
-    )
+    ratios = (_ratio(cost, ways, key) for key in (FLOOR, OURS))
+    figures = (f"{cost.cpu:.0f}", memory, f"{cost.task_seconds:.2f}", f"{cost.tasks:.0f}")
+    return _row([found.name, f"{cost.seconds:.1f}", *ratios, *figures])
 
 
 def _ratio(cost: Cost, ways: Ways, key: str) -> str:
