@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Self
+from functools import cache
+from typing import Any, Self
 
 import psutil
 
 SAMPLE_SECONDS = 0.5
+SAMPLE_SHARE = 0.05  # of one core, at most: looking must not take from what is looked at
 
 
 def cpu_seconds() -> float:
@@ -70,15 +73,19 @@ class Memory:
     top_uss: float = 0.0
     hidden: int = 0
 
-    def look(self) -> None:
-        """Take one sample."""
+    def look(self, read: Callable[[psutil.Process], Any]) -> None:
+        """Take one sample.
+
+        Args:
+            read: Gives a process' psutil memory_full_info.
+        """
         tops = list(self.tops())
         pss = uss = 0.0
         for process in family(tops):
             if process.pid == self.apart:
                 continue
             try:
-                held = process.memory_full_info()
+                held = read(process)
             except psutil.AccessDenied:
                 self.hidden += 1
             except psutil.NoSuchProcess:
@@ -96,7 +103,7 @@ class Watch:
     """Counts what the block in it costs.
 
     Attributes:
-        memories: Sampled each half second.
+        memories: Sampled each half second, or less often where that costs too much.
         cpu: CPU seconds of the whole machine, once the block has ended.
     """
 
@@ -116,6 +123,9 @@ class Watch:
         self._thread.join()
 
     def _sample(self) -> None:
-        while not self._done.wait(SAMPLE_SECONDS):
+        pause = SAMPLE_SECONDS
+        while not self._done.wait(pause):
+            before, read = time.thread_time(), cache(psutil.Process.memory_full_info)
             for memory in self.memories:
-                memory.look()
+                memory.look(read)
+            pause = max(SAMPLE_SECONDS, (time.thread_time() - before) / SAMPLE_SHARE)

@@ -26,6 +26,7 @@ class WarmProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="sluice-bench-warm-")  # a short path
         here = replace(here, runtime=Path(self._folder.name))
         self._warm_dbt = WarmDbt.of(environment, here)
+        self._found: list[int] = []
 
     @property
     def settings(self) -> dict[str, str]:
@@ -38,6 +39,11 @@ class WarmProcess:
 
     def pids(self) -> list[int]:
         """The process that commands are forked from, or none."""
+        if not self._found or not all(map(psutil.pid_exists, self._found)):
+            self._found = self._search()
+        return self._found
+
+    def _search(self) -> list[int]:
         found = []
         for process in psutil.process_iter(["cmdline", "ppid"]):
             words = process.info["cmdline"] or []
