@@ -415,19 +415,37 @@ def test_a_model_that_times_out_is_an_error_of_the_warehouse(environment, tmp_pa
         result.raise_for_nodes()
 
 
-def test_an_interrupted_dbt_run_cancels_its_query(local_snowflake, environment, tmp_path):
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "endless.sql").write_text("{{ config(materialized='table') }}" + ENDLESS)
-    (tmp_path / "dbt_project.yml").write_text("{name: endless, profile: sluice}")
+@contextmanager
+def endless_dbt_run(environment, folder, before=""):
+    """A dbt that has begun to run a model whose statement never ends by itself."""
+    (folder / "models").mkdir()
+    model = "{{ config(materialized='table') }}" + before + ENDLESS
+    (folder / "models" / "endless.sql").write_text(model)
+    (folder / "dbt_project.yml").write_text("{name: endless, profile: sluice}")
     python = settings().program("dbt", "python")
-    line = [python, "-m", "include.transform.dbt_program", "run", "--project-dir", tmp_path]
+    line = [python, "-m", "include.transform.dbt_program", "run", "--project-dir", folder]
     line += ["--profiles-dir", ROOT / "dbt"]
     with child(line, environment, stdout=subprocess.PIPE) as dbt:
         next(line for line in dbt.stdout if b"1 of 1 START" in line)
+        yield dbt
+
+
+def test_an_interrupted_dbt_run_cancels_its_query(local_snowflake, environment, tmp_path):
+    with endless_dbt_run(environment, tmp_path) as dbt:
         wait_until(lambda: is_busy(local_snowflake))
         dbt.send_signal(signal.SIGINT)
         said = dbt.communicate(timeout=60)[0].decode()
     assert "CANCEL query model.endless.endless" in said
+    assert not is_busy(local_snowflake)
+
+
+def test_an_interrupted_dbt_run_cancels_a_query_that_it_sends_after_that(
+    local_snowflake, environment, tmp_path
+):
+    loops = "{% for i in range(100) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with endless_dbt_run(environment, tmp_path, "{% if execute %}" + loops + "{% endif %}") as dbt:
+        dbt.send_signal(signal.SIGINT)
+        dbt.communicate(timeout=60)
     assert not is_busy(local_snowflake)
 
 

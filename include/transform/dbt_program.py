@@ -12,12 +12,15 @@ import inspect
 import multiprocessing
 import signal
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from include.process import end_with_parent
 
+CANCEL_AGAIN_SECONDS = 1
 FAILED = 2  # dbt's own exit status for what is not a failed node
 # An Arrow stream of no columns and no batches, as pyarrow writes it.
 EMPTY_STREAM = base64.b64decode(
@@ -63,6 +66,35 @@ def make_flags_light() -> None:
         return str(frame.f_globals["__name__"]) if frame else "Unknown"
 
     BehaviorFlagRendered._default_source = staticmethod(declared_in)
+
+
+def make_cancels_last() -> None:
+    """Have an interrupted dbt cancel what its threads run until they have ended.
+
+    dbt 1.11 cancels once: a statement that a thread sends a moment later runs to its end.
+    """
+    from dbt.adapters.factory import get_adapter
+    from dbt.task.runnable import GraphRunnableTask
+    from dbt_common.exceptions import DbtBaseException
+
+    original = GraphRunnableTask._cancel_connections
+
+    def cancel_connections(self: Any, pool: Any) -> None:
+        adapter, join = get_adapter(self.config), pool.join
+
+        def join_and_cancel() -> None:
+            ending = threading.Thread(target=join, daemon=True)
+            ending.start()
+            ending.join(CANCEL_AGAIN_SECONDS)
+            while ending.is_alive():
+                with suppress(DbtBaseException), adapter.connection_named("master"):
+                    adapter.cancel_open_connections()
+                ending.join(CANCEL_AGAIN_SECONDS)
+
+        pool.join = join_and_cancel
+        original(self, pool)
+
+    GraphRunnableTask._cancel_connections = cancel_connections
 
 
 def invoke(arguments: Sequence[str], manifest: Any = None) -> int:
@@ -113,6 +145,7 @@ def main() -> None:
     make_results_safe()
     make_locks_light()
     make_flags_light()
+    make_cancels_last()
     sys.exit(invoke(sys.argv[1:]))
 
 
