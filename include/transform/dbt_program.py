@@ -97,6 +97,14 @@ def make_cancels_last() -> None:
     GraphRunnableTask._cancel_connections = cancel_connections
 
 
+def mend_dbt() -> None:
+    """What every process that runs dbt's commands needs, before its first one."""
+    make_results_safe()
+    make_locks_light()
+    make_flags_light()
+    make_cancels_last()
+
+
 def invoke(arguments: Sequence[str], manifest: Any = None) -> int:
     """Run one command, the only one of this process.
 
@@ -142,10 +150,7 @@ def main() -> None:
     """
     end_with_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    make_results_safe()
-    make_locks_light()
-    make_flags_light()
-    make_cancels_last()
+    mend_dbt()
     sys.exit(invoke(sys.argv[1:]))
 
 

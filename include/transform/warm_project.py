@@ -24,12 +24,7 @@ from typing import Any
 from include.errors import LocalError
 from include.process import end_with_parent
 from include.transform.dbt_command import project_options
-from include.transform.dbt_program import (
-    make_cancels_last,
-    make_flags_light,
-    make_locks_light,
-    make_results_safe,
-)
+from include.transform.dbt_program import mend_dbt
 from include.transform.scratch import scratch
 
 log = logging.getLogger(__name__)
@@ -63,10 +58,7 @@ def warm_up(project: Path, runtime: Path, not_for_parser: Sequence[socket.socket
     Raises:
         LocalError: The process that parses was killed.
     """
-    make_results_safe()
-    make_locks_light()
-    make_flags_light()
-    make_cancels_last()
+    mend_dbt()
     for name in USED_BY_COMMANDS:
         importlib.import_module(name)
     from dbt.contracts.graph.manifest import Manifest
