@@ -17,7 +17,6 @@ import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -38,11 +37,12 @@ from include.local.postgres import Server
 from include.local.throwaway import Forgetful, server
 from include.process import output_of
 from include.settings import ROOT, settings
+from scripts.bench.machine import Memory, Watch
 from scripts.bench.report import say
 
 PASSWORD = "for-benchmarks"  # noqa: S105
 PROGRAM = "include.extract_load.program"
-SAMPLE_SECONDS = 0.2
+SAMPLE_SECONDS = 0.2  # some ways take about one
 STEP_SECONDS = 1800
 PIPE = "tap | target"
 BACKENDS = ("sqlalchemy", "pyarrow", "connectorx")
@@ -98,44 +98,6 @@ class Cost:
     megabytes: float
 
 
-class _Watch:
-    """Samples the memory of this process's descendants, but for the servers."""
-
-    def __init__(self, servers: Sequence[int]) -> None:
-        self._servers = set(servers)
-        self._done = threading.Event()
-        self.peak = 0.0
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> _Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._done.wait(SAMPLE_SECONDS):
-            self.peak = max(self.peak, sum(map(self._memory, self._processes())) / 1e6)
-
-    def _processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.Process().children():
-            if process.pid not in self._servers:
-                try:
-                    found += [process, *process.children(recursive=True)]
-                except psutil.NoSuchProcess:
-                    continue
-        return found
-
-    def _memory(self, process: psutil.Process) -> float:
-        try:
-            return float(process.memory_full_info().pss)
-        except psutil.Error:
-            return 0.0
-
-
 class Bench:
     """One table and the ways it can go.
 
@@ -182,14 +144,20 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             self.folder = Path(folder)
             before, started = os.times(), time.perf_counter()
-            with _Watch(self._servers) as watch:
+            memory = Memory(self._programs)
+            with Watch([memory], SAMPLE_SECONDS):
                 arrived = self.ways[way]()
             seconds, after = time.perf_counter() - started, os.times()
         if arrived != self.rows:
             raise LocalError(f"{way}: {self.rows} rows left, {arrived} arrived")
         cpu = after.children_user + after.children_system
         cpu -= before.children_user + before.children_system
-        return Cost(seconds, cpu, watch.peak)
+        return Cost(seconds, cpu, memory.pss)
+
+    def _programs(self) -> list[int]:
+        """The processes that this one has started, but for the servers."""
+        started = (process.pid for process in psutil.Process().children())
+        return [pid for pid in started if pid not in self._servers]
 
     def _copy(self) -> int:
         script = (

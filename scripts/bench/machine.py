@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import psutil
 
-SAMPLE_SECONDS = 0.5
 SAMPLE_SHARE = 0.05  # of one core, at most: looking must not take from what is looked at
 
 
@@ -103,11 +102,13 @@ class Watch:
     """Counts what the block in it costs.
 
     Attributes:
-        memories: Sampled each half second, or less often where that costs too much.
+        memories: Sampled again and again.
+        every: Seconds between two samples; more where looking costs too much.
         cpu: CPU seconds of the whole machine, once the block has ended.
     """
 
     memories: Sequence[Memory]
+    every: float = 0.5
     cpu: float = 0.0
     _done: threading.Event = field(default_factory=threading.Event)
 
@@ -123,9 +124,9 @@ class Watch:
         self._thread.join()
 
     def _sample(self) -> None:
-        pause = SAMPLE_SECONDS
+        pause = self.every
         while not self._done.wait(pause):
             before, read = time.thread_time(), cache(psutil.Process.memory_full_info)
             for memory in self.memories:
                 memory.look(read)
-            pause = max(SAMPLE_SECONDS, (time.thread_time() - before) / SAMPLE_SHARE)
+            pause = max(self.every, (time.thread_time() - before) / SAMPLE_SHARE)
