@@ -78,9 +78,12 @@ class LocalSnowflake:
         self.port = int(line.rpartition(":")[2])
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-        self.process.wait(START_SECONDS)
-        self.process.stdout.close()
+        with self.process:
+            self.process.send_signal(number)
+            try:
+                self.process.wait(START_SECONDS)
+            finally:
+                self.process.kill()
 
     @property
     def connection(self) -> SnowflakeConnection:

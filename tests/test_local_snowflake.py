@@ -347,6 +347,21 @@ def test_a_statement_that_waits_for_another_session_is_cancelled(local_snowflake
                 failed.result(10)
 
 
+def test_its_end_cancels_what_runs(tmp_path):
+    import snowflake.connector
+    import snowflake.connector.errors as errors
+
+    with (
+        running_snowflake(tmp_path) as server,
+        closing(snowflake.connector.connect(**server.connection.connect_args())) as session,
+        running(server, session, ENDLESS) as end,
+    ):
+        server.process.terminate()
+        server.process.wait(10)
+        with pytest.raises(errors.ProgrammingError, match=CANCELED):
+            end.result(10)
+
+
 def test_the_timeout_of_a_client_cancels_its_statement(local_snowflake, session):
     import snowflake.connector.errors as errors
 

@@ -213,6 +213,13 @@ class _NoRetry:
         await self._app(scope, receive, reply)
 
 
+class _Server(uvicorn.Server):
+    async def shutdown(self, *args: Any, **kwargs: Any) -> None:
+        """Cancel what runs first, or the end waits for the last statement's."""
+        snowflake_sessions.cancel_all()
+        await super().shutdown(*args, **kwargs)
+
+
 @contextmanager
 def _only_server_of(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
@@ -225,7 +232,7 @@ def _only_server_of(folder: Path) -> Iterator[None]:
 
 
 def serve(folder: Path, port: int, idle: float) -> None:
-    """Serve until SIGTERM.
+    """Serve until SIGTERM, which cancels the statements that run.
 
     Args:
         folder: Where the data are kept.
@@ -252,7 +259,7 @@ def serve(folder: Path, port: int, idle: float) -> None:
         )
         announcer = threading.Thread(target=_announce, args=(port,), daemon=True)
         announcer.start()
-        uvicorn.Server(config).run()
+        _Server(config).run()
 
 
 def _announce(port: int) -> None:

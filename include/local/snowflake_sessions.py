@@ -182,6 +182,12 @@ def roll_back_idle() -> None:
         session.roll_back_if_idle(IDLE_SECONDS)
 
 
+def cancel_all() -> None:
+    """Cancel what runs in any session."""
+    for session in list(SESSIONS.values()):
+        session.cancel()
+
+
 async def _content(request: Request) -> Any:
     body = await request.body()
     if request.headers.get("Content-Encoding") == "gzip":
