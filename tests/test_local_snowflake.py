@@ -448,7 +448,7 @@ def endless_dbt_run(environment, folder, before=""):
 def test_an_interrupted_dbt_run_cancels_its_query(local_snowflake, environment, tmp_path):
     with endless_dbt_run(environment, tmp_path) as dbt:
         wait_until(lambda: is_busy(local_snowflake))
-        dbt.send_signal(signal.SIGINT)
+        dbt.terminate()
         said = dbt.communicate(timeout=60)[0].decode()
     assert "CANCEL query model.endless.endless" in said
     assert not is_busy(local_snowflake)
@@ -459,7 +459,7 @@ def test_an_interrupted_dbt_run_cancels_a_query_that_it_sends_after_that(
 ):
     loops = "{% for i in range(100) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     with endless_dbt_run(environment, tmp_path, "{% if execute %}" + loops + "{% endif %}") as dbt:
-        dbt.send_signal(signal.SIGINT)
+        dbt.terminate()
         dbt.communicate(timeout=60)
     assert not is_busy(local_snowflake)
 
