@@ -58,6 +58,21 @@ def test_the_version_is_that_of_contents_and_connection_not_of_files_or_secrets(
     assert version(project, connection) != first
 
 
+def test_a_file_of_any_folder_counts_also_of_a_package_that_is_a_link(tmp_path):
+    project, package = tmp_path / "dbt", tmp_path / "package"
+    shutil.copytree(SMALL_PROJECT, project)
+    (project / "dbt_packages").mkdir()
+    (project / "dbt_packages" / "ours").symlink_to(package)
+    (project / "models" / "again").symlink_to(project)
+    known = {version(project, {})}
+    for folder in (package / "macros", project / "models" / "target", project / "models" / "logs"):
+        folder.mkdir(parents=True)
+        for text in ("select 1", "select 2"):
+            (folder / "a.sql").write_text(text)
+            known.add(version(project, {}))
+    assert len(known) == 7
+
+
 def seal(content="", replication="incremental", first_state=None):
     segments = (Segment("rows.gz", 1, 1, ""),) if content else ()
     rows = Part({}, ("id",), segments, content)
