@@ -464,6 +464,23 @@ def test_an_interrupted_dbt_run_cancels_a_query_that_it_sends_after_that(
     assert not is_busy(local_snowflake)
 
 
+def test_an_interrupted_dbt_run_ends_though_the_warehouse_answers_no_more(
+    tmp_path,
+):
+    (tmp_path / "project").mkdir()
+    with (
+        running_snowflake(tmp_path) as server,
+        endless_dbt_run(server.connection.dbt_environment(), tmp_path / "project") as dbt,
+    ):
+        wait_until(lambda: is_busy(server))
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            dbt.terminate()
+            assert dbt.wait(45) == -signal.SIGALRM
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+
+
 def test_it_leaves_nothing_among_temporary_files(tmp_path, monkeypatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir()

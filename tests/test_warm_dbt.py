@@ -219,6 +219,63 @@ def test_changed_files_are_seen_and_who_waits_is_answered(project, environment, 
     assert warm_dbt.run(listing, after.append) == 0
 
 
+def test_a_project_that_cannot_be_written_to_is_parsed(project, environment, tmp_path):
+    def files():
+        return set(project.dbt_project.rglob("*"))
+
+    before = files()
+    listing = ["ls", *project_options(project.dbt_project), *options(tmp_path)]
+    assert WarmDbt.of(environment, project).run(listing, print) == 0
+    assert files() == before
+
+
+NO_SECOND_FORK = """
+import errno, os
+
+fork, forks = os.fork, []
+
+def fork_or_fail():
+    forks.append(None)
+    if len(forks) == 2:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+os.fork = fork_or_fail
+"""
+
+
+def test_a_fork_that_fails_ends_no_server_and_who_asked_asks_again(
+    project, environment, tmp_path, runtime
+):
+    """The first fork is for the parser."""
+    (project.root / "sitecustomize.py").write_text(NO_SECOND_FORK)
+    warm_dbt = WarmDbt.of(environment, project)
+    warm_dbt.start()
+    (server,) = servers(runtime)
+    listing = ["ls", *project_options(project.dbt_project), *options(tmp_path)]
+    assert warm_dbt.run(listing, print) == 0
+    assert "no command: [Errno 11] Resource temporarily unavailable" in log_of(runtime)
+    assert servers(runtime) == [server]
+
+
+def test_who_goes_away_while_asking_leaves_nothing_open(warm_dbt, tmp_path, runtime):
+    def descriptors():
+        (server,) = servers(runtime)
+        return server.num_fds()
+
+    assert warm_dbt.run([*PARSE, *options(tmp_path)], print) == 0
+    wait_until(lambda: not commands(runtime))
+    before = descriptors()
+    reader, writer = os.pipe()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(warm_dbt.socket))
+        socket.send_fds(connection, [b"\n"], [writer])
+    wait_until(lambda: "whoever asked went away" in log_of(runtime))
+    wait_until(lambda: descriptors() == before)
+    os.close(reader)
+    os.close(writer)
+
+
 def test_models_that_wait_for_each_other_are_for_dbt_to_tell(
     project, environment, tmp_path, runtime
 ):

@@ -16,11 +16,12 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from include.process import end_with_parent
 
 CANCEL_AGAIN_SECONDS = 1
+CANCEL_SECONDS = 30
 FAILED = 2  # dbt's own exit status for what is not a failed node
 # An Arrow stream of no columns and no batches, as pyarrow writes it.
 EMPTY_STREAM = base64.b64decode(
@@ -143,13 +144,18 @@ def invoke(arguments: Sequence[str], manifest: Any = None) -> int:
     return 0 if outcome.success else 1
 
 
+def _cancel(*_: object) -> NoReturn:
+    signal.alarm(CANCEL_SECONDS)  # which ends the process, though the warehouse never answers
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run dbt with this process's arguments; exits with dbt's status.
 
-    When it is told to end, or its parent dies, dbt cancels its queries first.
+    When it is told to end, or its parent dies, dbt cancels its queries first: 30 seconds at most.
     """
     end_with_parent()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _cancel)
     mend_dbt()
     sys.exit(invoke(sys.argv[1:]))
 

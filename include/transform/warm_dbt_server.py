@@ -27,13 +27,12 @@ from typing import Any
 
 from include.errors import LocalError
 from include.settings import ROOT
-from include.transform.dbt_program import FAILED, invoke
+from include.transform.dbt_program import CANCEL_SECONDS, FAILED, invoke
 from include.transform.project_files import project_files
 from include.transform.warm_dbt import SERVER, NoWarmDbt, locked
 from include.transform.warm_project import UNSET, warm_up
 
 log = logging.getLogger(__name__)
-CANCEL_SECONDS = 30
 TICK_SECONDS = 1
 REQUEST_SECONDS = 10
 INTERRUPTED = 130
@@ -59,15 +58,19 @@ def _read_by_dbt(project: Path) -> Fingerprint:
 def _read_request(connection: socket.socket) -> tuple[dict[str, Any], int]:
     """The request, and the pipe for dbt's output."""
     connection.settimeout(REQUEST_SECONDS)
-    _, pipes, _, _ = socket.recv_fds(connection, 1, 1)
-    text = b""
-    while not text.endswith(b"\n"):
-        part = connection.recv(1 << 16)
-        if not part:
-            raise ConnectionError("whoever asked went away")
-        text += part
-    connection.settimeout(None)
-    return json.loads(text), pipes[0]
+    _, (pipe,), _, _ = socket.recv_fds(connection, 1, 1)
+    try:
+        text = b""
+        while not text.endswith(b"\n"):
+            part = connection.recv(1 << 16)
+            if not part:
+                raise ConnectionError("whoever asked went away")
+            text += part
+        connection.settimeout(None)
+        return json.loads(text), pipe
+    except (OSError, ValueError):
+        os.close(pipe)
+        raise
 
 
 def _end_with(
@@ -91,13 +94,15 @@ def _run_and_exit(
 ) -> None:
     """Run one command; in a forked child, never returns.
 
-    Who is interrupted gives no answer: dbt's status would blame the project.
+    It tells who asked that it starts. Interrupted, it gives no answer: dbt's status would blame the
+    project.
     """
     status, done, interrupted = 0, threading.Event(), threading.Event()
     try:
         for stream in (1, 2):
             os.dup2(pipe, stream)
         os.close(pipe)
+        connection.sendall(b"started\n")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         os.environ.clear()
@@ -112,7 +117,8 @@ def _run_and_exit(
             interrupted.set()
     finally:
         done.set()
-        sys.stdout.flush()
+        with suppress(OSError):  # who asked has gone
+            sys.stdout.flush()
         for stream in (1, 2):
             os.close(stream)
         if not interrupted.is_set():
@@ -127,6 +133,7 @@ class Server:
     Args:
         listener: Bound and listening.
         path: Where it is bound.
+        file: Which file that was, to an earlier form of this process; None for the first.
         project: The folder of ``dbt_project.yml``.
         lifeline: Both ends of a pipe that nobody writes to: it breaks when this process dies,
             however it dies.
@@ -137,13 +144,14 @@ class Server:
         self,
         listener: socket.socket,
         path: Path,
+        file: tuple[int, ...] | None,
         project: Path,
         lifeline: tuple[int, int],
         idle: float,
     ) -> None:
         self._listener = listener
         self._path = path
-        self._file = _identity(path)
+        self._file = file or _identity(path)
         self._lifeline, self._held = lifeline
         self._idle = idle
         self._project = project
@@ -184,7 +192,7 @@ class Server:
                 since = time.monotonic()
             with suppress(TimeoutError):
                 return self._listener.accept()[0]
-            if _identity(self._path) != self._file:
+            if not self._file or _identity(self._path) != self._file:
                 log.info("the socket was taken away: ending")
                 return None
             if time.monotonic() - since > self._idle and self.leave():
@@ -204,12 +212,17 @@ class Server:
     def _answer(self, connection: socket.socket) -> None:
         try:
             request, pipe = _read_request(connection)
-            connection.sendall(b"started\n")
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError) as error:
             log.warning("no command: %s", error)
             return
         self._require_forkable(connection.fileno(), pipe)
-        if os.fork() == 0:
+        try:
+            is_child = os.fork() == 0
+        except OSError as error:  # no memory, or too many processes: who asked hears nothing
+            log.warning("no command: %s", error)
+            os.close(pipe)
+            return
+        if is_child:
             self._listener.close()
             os.close(self._held)
             _run_and_exit(connection, self._lifeline, request, pipe, self._manifest)
@@ -240,6 +253,7 @@ class Server:
             kept["--waiting"] = waiting.fileno()
         command = [sys.executable, "-P", "-m", SERVER, "--socket", str(self._path)]
         command += ["--project", str(self._project), "--idle", str(self._idle)]
+        command += ["--file", *map(str, self._file)] if self._file else []
         for option, number in kept.items():
             os.set_inheritable(number, True)
             command += [option, str(number)]
@@ -257,7 +271,7 @@ class Server:
             raise LocalError(f"{len(others)} connections are open where a fork would copy them")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, ...] | None:
     """Which file a path is, among all that it ever was."""
     with suppress(FileNotFoundError):
         facts = path.stat()
@@ -310,6 +324,7 @@ def main() -> int:
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--idle", type=float, required=True, help="seconds")
     parser.add_argument("--listener", type=int, required=True)
+    parser.add_argument("--file", type=int, nargs=2)
     for kept in ("--waiting", "--lifeline", "--held"):
         parser.add_argument(kept, type=int)
     given = parser.parse_args()
@@ -321,7 +336,8 @@ def main() -> int:
     listener = socket.socket(fileno=given.listener)
     waiting = None if given.waiting is None else socket.socket(fileno=given.waiting)
     lifeline = os.pipe() if given.held is None else (given.lifeline, given.held)
-    server = Server(listener, given.socket, given.project, lifeline, given.idle)
+    file = tuple(given.file) if given.file else None
+    server = Server(listener, given.socket, file, given.project, lifeline, given.idle)
     try:
         server.serve(waiting)
     except LocalError as error:

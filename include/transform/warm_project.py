@@ -207,7 +207,7 @@ def _parse(project: Path, runtime: Path, writer: Any, not_ours: Sequence[Any]) -
 
     with scratch(runtime) as folder:
         options = [*project_options(project), "--target-path", str(folder)]
-        options += ["--log-level-file", "none", "--no-partial-parse"]
+        options += ["--log-path", str(folder), "--log-level-file", "none", "--no-partial-parse"]
         outcome = dbtRunner().invoke(["--quiet", "parse", *options])
     if not outcome.success:
         log.warning("%s does not parse: %s", project, outcome.exception)
