@@ -295,6 +295,24 @@ def test_one_that_is_killed_is_tried_again(dbt):
         run_dbt(GOOD, {})
 
 
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("Database Error\n  250001 (08001): no connection", DbtRunError),
+        ("Database Error\n  003001 (42501): no right to create a schema", DbtModelError),
+        ("Runtime Error\n  250003: 250003: HTTPSConnectionPool: max retries exceeded", DbtRunError),
+        ("OSError: [Errno 28] No space left on device", DbtRunError),
+        ("Runtime Error\n  Could not find profile named 'x'", DbtProjectError),
+        ("Error: [Errno 2] No such file or directory: 'packages.yml'", DbtProjectError),
+    ],
+)
+def test_what_ends_dbt_early_is_a_fault_of_the_project_or_is_tried_again(dbt, said, error):
+    dbt(f"import sys; print({said!r}); sys.exit(2)")
+    with pytest.raises(error) as failure:
+        run_dbt(GOOD, {})
+    assert failure.type is error
+
+
 def test_hooks_that_fail_in_a_dbt_that_does_not_say_which(dbt):
     """As dbt 1.8 and older leave it."""
     dbt(

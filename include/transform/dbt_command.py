@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from include.errors import DbtProjectError, DbtRunError
+from include.errors import DbtProjectError, DbtRunError, SluiceError
 from include.process import child
 from include.settings import settings
 from include.transform.plain_dbt import PlainCommand, completed, require_program
@@ -23,6 +23,11 @@ from include.transform.scratch import scratch
 from include.transform.warm_dbt import DIED, NoWarmDbt, WarmDbt
 
 log = logging.getLogger(__name__)
+# What dbt says of the warehouse, or an error of its connector, or of a machine without memory, room
+# on disk, files or network: all else that ends a command early is told of the project.
+OUTSIDE = re.compile(
+    r"Database Error|\b\d{6}(?: \([^)]*\))?: |MemoryError|\[Errno (?:5|11|12|23|24|28|1\d\d)\]"
+)
 BROKEN = 2  # dbt's own exit status for what is not a failed node
 KEPT_LINES = 200
 SHOWN_ROWS = 10
@@ -144,7 +149,7 @@ def read_manifest(environment: Mapping[str, str]) -> bytes:
     with scratch(settings().runtime) as folder:
         status, said = _run(["parse"], folder, environment, log.debug)
         if status:
-            raise DbtProjectError(f"dbt parse: {_reason(said)}")
+            raise _error("dbt parse", said)
         return (folder / "target" / "manifest.json").read_bytes()
 
 
@@ -164,9 +169,7 @@ def generate_docs(environment: Mapping[str, str]) -> tuple[bytes, bytes]:
     with scratch(settings().runtime) as folder:
         status, said = _run(["docs", "generate", "--static"], folder, environment, log.info)
         if status:
-            reason = _reason(said)
-            kind = kind_of(reason) if "Database Error" in reason else DbtProjectError
-            raise kind(f"dbt docs generate: {reason}")
+            raise _error("dbt docs generate", said)
         target = folder / "target"
         return (target / "catalog.json").read_bytes(), (target / "static_index.html").read_bytes()
 
@@ -244,9 +247,7 @@ def _written(
     path = folder / "target" / file
     content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     if status == BROKEN or not content or (status and not content["results"]):
-        reason = _reason(said)
-        kind = kind_of(reason) if "Database Error" in reason else DbtProjectError
-        raise kind(f"{name}: {reason}")
+        raise _error(name, said)
     return content
 
 
@@ -297,6 +298,13 @@ def _child(
         if (status := process.wait()) not in (0, 1, BROKEN):
             raise DbtRunError(f"{DIED} (exit status {status})")
         return status
+
+
+def _error(name: str, said: Sequence[str]) -> SluiceError:
+    """The error to raise where a command ended before it came to its nodes."""
+    reason = _reason(said)
+    kind = kind_of(reason) if OUTSIDE.search(reason) else DbtProjectError
+    return kind(f"{name}: {reason}")
 
 
 def _reason(said: Sequence[str]) -> str:
