@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +10,7 @@ from airflow.sdk import Asset, BaseOperator, BaseSensorOperator, PokeReturnValue
 from airflow.sdk.definitions.context import Context
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
+from include.schedules.asked import asked_for
 from include.schedules.edge_file import EdgeFile, ForeignParent
 from include.schedules.marks import WAITS_FOR
 
@@ -88,7 +89,11 @@ class GateSensor(BaseSensorOperator):
         self._reason = ""
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once; returns the event that opened the gate."""
+        """Look once; returns the event that opened the gate, None where nothing waits for one."""
+        only = context["params"].get("only")
+        if only and not self._is_before(asked_for(self, only)):
+            self.log.info("open: only %s and its children were asked for", only)
+            return PokeReturnValue(is_done=True)
         asset = built_node(self._parent.id)
         events = context["inlet_events"][asset].ascending(False).limit(1)
         newest = next(iter(events), None)
@@ -112,6 +117,10 @@ class GateSensor(BaseSensorOperator):
         memory.set(key, {"run": context["run_id"], "used": event["built_at"], "before": earlier})
         self.log.info("open: %s was built and tested: %s", self._parent.name, event)
         return PokeReturnValue(is_done=True, xcom_value=event)
+
+    def _is_before(self, nodes: Collection[str]) -> bool:
+        children = (self.dag.get_task(key) for key in self.downstream_task_ids)
+        return any(part.node in nodes for child in children for part in getattr(child, "parts", ()))
 
     def execute(self, context: Context) -> Any:
         """Return the event that opened the gate: when, and by which run of which DAG."""

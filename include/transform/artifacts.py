@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from include.errors import DbtRunError
@@ -62,6 +63,11 @@ class Artifacts:
     def keep_content(self, task_id: str, content: Mapping[str, Any]) -> None:
         """Keep what dbt wrote of a task's command."""
         self.write(f"tasks/{task_id}.json", json.dumps(content).encode())
+
+    def forget(self, task_id: str) -> None:
+        """Remove what an earlier try of a task has kept: one that fails early keeps nothing."""
+        with disk_errors(f"artifacts {self}", DbtRunError), suppress(FileNotFoundError):
+            self._files.rm_file(f"{self._path}/tasks/{task_id}.json")
 
     def kept(self, task_ids: Collection[str]) -> dict[str, dict[str, Any]]:
         """What some tasks have kept, by task id; without those that kept nothing."""

@@ -13,8 +13,10 @@ from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.definitions.context import Context
 
 from include.connections import SnowflakeConnection
+from include.errors import SluiceError
 from include.pods import pod_options
 from include.retries import FailedWithTheRun, where_a_retry_helps
+from include.schedules.asked import asked_for
 from include.schedules.edge_file import Freshness
 from include.settings import settings
 from include.transform.artifacts import (
@@ -143,18 +145,19 @@ class DbtOperator(DbtTask):
         params = context["params"]
         parts = self.parts
         if only := params.get("only"):
-            asked = _with_children(self, only)
+            asked = asked_for(self, only)
             if not (parts := tuple(part for part in parts if part.node in asked)):
                 self.log.info("left as it is: only %s and its children were asked for", only)
-                self._tell_assets(context, {})
+                self.outlets = []
                 return {"nodes": 0, "results": []}
         with where_a_retry_helps():
             environment = self._environment(context)
             news, seen = self._watch.look(context, environment) if self._watch else ("", None)
             if news:
-                self._tell_assets(context, {}, UNCHANGED, news)
+                self._tell_assets(context, self.parts, UNCHANGED, news)
                 return {"nodes": 0, "results": [], UNCHANGED: news}
-            earlier = self._earlier(context, parts)
+            if not (earlier := self._earlier(context, parts)):
+                self._artifacts(context).forget(self.task_id)
             select = (s for part in _after(earlier, parts) for s in part.select)
             result = run_dbt(self._command(context, select), environment)
             self._show_failures(result, environment)
@@ -164,7 +167,7 @@ class DbtOperator(DbtTask):
             value = self._take(result, context)
         if self._watch:
             self._watch.remember(context, seen)
-        self._tell_assets(context, {part.node for part in parts})
+        self._tell_assets(context, parts, "built", own_news(context))
         return value
 
     def _command(self, context: Context, select: Iterable[str]) -> DbtCommand:
@@ -216,17 +219,22 @@ class DbtOperator(DbtTask):
 
     def _show_failures(self, result: DbtResult, environment: Mapping[str, str]) -> None:
         for test in (node for node in result.nodes if node.failures and node.compiled):
-            rows = failing_rows(test.compiled, environment, masked_columns(settings().sources))
+            try:
+                rows = failing_rows(test.compiled, environment, masked_columns(settings().sources))
+            except SluiceError as error:  # what came of the test is still to be told
+                self.log.warning("its rows cannot be shown: %s", error)
+                continue
             for line in lines_of(test.id, test.failures or 0, rows):
                 self.log.info("%s", line)
 
     def _tell_assets(
-        self, context: Context, built: Collection[str], left: str = "not asked for", news: str = ""
+        self, context: Context, parts: Collection[Part], state: str, news: str
     ) -> None:
-        for asset, part in zip(self.outlets, self.parts, strict=False):
-            state = "built" if part.node in built else left
-            told = own_news(context) if part.node in built else news
-            context["outlet_events"][asset].extra = {"state": state, NEWS: told}
+        """Send an event for each node of some parts: for each outlet that is left, Airflow does."""
+        pairs = zip(self.outlets, self.parts, strict=False)
+        self.outlets = [asset for asset, part in pairs if part in parts]
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra = {"state": state, NEWS: news}
 
 
 def _after(earlier: Sequence[Mapping[str, Any]], parts: Sequence[Part]) -> Sequence[Part]:
@@ -253,19 +261,17 @@ class HooksOperator(DbtTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the number of hooks and each one's status and seconds."""
-        results, states = None, {}
-        if self._kind == END:
-            states = _states(context, self._nodes)
-            results = _results(self._artifacts(context), states, self._nodes)
-            if results is None:
-                _raise_for_run(context, states)
-                return {"nodes": 0, "results": []}
-        variables = context["params"].get("vars") or {}
+        results, states, value = None, {}, {"nodes": 0, "results": []}
         with where_a_retry_helps():
-            value = self._take(
-                run_hooks(self._kind, results, variables, self._environment(context)), context
-            )
-        _raise_for_run(context, states)
+            if self._kind == END:
+                states = _states(context, self._nodes)
+                results = _results(self._artifacts(context), states, self._nodes)
+            if self._kind == START or results:
+                variables = context["params"].get("vars") or {}
+                self._artifacts(context).forget(self.task_id)
+                came = run_hooks(self._kind, results, variables, self._environment(context))
+                value = self._take(came, context)
+            _raise_for_run(context, states)
         return value
 
 
@@ -287,8 +293,10 @@ class FreshnessOperator(DbtTask):
         A source that is older than it may be fails at the first try: dbt's tests do, too.
         """
         with where_a_retry_helps():
+            artifacts = self._artifacts(context)
+            artifacts.forget(self.task_id)
             content = source_freshness(self._source.select, self._environment(context))
-            self._artifacts(context).keep_content(self.task_id, content)
+            artifacts.keep_content(self.task_id, content)
             (found,) = read_freshness(content)
             self.log.info("%s", found)
             context["ti"].xcom_push("return_value", asdict(found))
@@ -305,8 +313,8 @@ class DocsOperator(DbtTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return where the catalog and the documentation are."""
-        artifacts = self._artifacts(context)
         with where_a_retry_helps():
+            artifacts = self._artifacts(context)
             catalog, page = generate_docs(self._environment(context))
             places = {
                 "catalog": artifacts.write(CATALOG, catalog),
@@ -337,12 +345,13 @@ class RunResultsOperator(DbtTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return where both are, and how many nodes there are of each status."""
-        artifacts, states = self._artifacts(context), _states(context, self._nodes)
-        results = _results(artifacts, states, self._nodes)
-        if results is None:
-            _raise_for_run(context, states)
-            return {"nodes": {}}
+        states = _states(context, self._nodes)
         with where_a_retry_helps():
+            artifacts = self._artifacts(context)
+            results = _results(artifacts, states, self._nodes)
+            if results is None:
+                _raise_for_run(context, states)
+                return {"nodes": {}}
             manifest = artifacts.write(MANIFEST, read_manifest(self._environment(context)))
             if sources := artifacts.kept(self._freshness):
                 artifacts.write(SOURCES, json.dumps(merged_freshness(sources.values())).encode())
@@ -372,19 +381,6 @@ def _at(node: NodeResult, places: Mapping[str, str]) -> str:
     return f", SQL in {places[node.id]}" if node.id in places else ""
 
 
-def _with_children(task: BaseOperator, only: str) -> set[str]:
-    """The names of a node and of all that wait for it in the DAG of a task."""
-    tasks = [t for t in task.dag.tasks if isinstance(t, DbtOperator)]
-    found: set[str] = set()
-    for first in tasks:
-        names = [part.node for part in first.parts]
-        if only in names:
-            below = first.get_flat_relative_ids(upstream=False)
-            found.update(names[names.index(only) :])
-            found.update(part.node for t in tasks if t.task_id in below for part in t.parts)
-    return found
-
-
 def _all_states(context: Context) -> dict[str, str]:
     """The state of each task of this DAG run."""
     run_id = context["run_id"]
@@ -406,7 +402,8 @@ def _results(
     kept = artifacts.kept(ended)
     if not kept:
         return None
-    left = {task for task in ended if task not in kept}  # not asked for
+    # What did well and has kept nothing was not asked for, or was left as it is.
+    left = {task for task in ended if task not in kept and states[task] == "success"}
     expected = (key for task, keys in nodes.items() if task not in left for key in keys)
     return merged(kept.values(), expected)
 

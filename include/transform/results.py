@@ -160,7 +160,7 @@ def _skipped(key: str) -> dict[str, Any]:
         "thread_id": "",
         "execution_time": 0.0,
         "adapter_response": {},
-        "message": "its task did not run",
+        "message": "its task has not run it",
         "failures": None,
         "unique_id": key,
         "compiled": False,

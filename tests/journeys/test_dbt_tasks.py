@@ -32,6 +32,11 @@ MODELS = {
     "good": ("day", "select 1 as id, 'someone@example.org' as email"),
     "bad": ("day", "select no_such_column from {{ ref('good') }}"),
     "after_bad": ("day", "select * from {{ ref('bad') }}"),
+    "late": (
+        "day",
+        "{{ config(meta={'airflow': {'timeout': '20s', 'retries': 0}}) }} select count(*) as n"
+        " from range(1000000) a, range(1000000) b where hash(a.range, b.range) = 1",
+    ),
     "emails": ("day", "select 7 as id, 'someone@example.org' as email"),
     "sizes": (
         "tuned",
@@ -78,6 +83,12 @@ def results_of(project, dag, run_id):
     return dict(project.results(dag, run_id))
 
 
+def told_of(on_call, run_id):
+    """The assets that a run has sent an event of."""
+    sent = on_call.call("GET", "assets/events", params={"source_run_id": run_id})["asset_events"]
+    return sorted(event["name"] for event in sent)
+
+
 @pytest.fixture(scope="module")
 def failed_run(on_call):
     """A run in which a model fails, and a test of another."""
@@ -96,6 +107,7 @@ def test_hooks_run_once_though_a_model_failed_and_one_file_has_all_results(
         "dbt_run.good": "success",
         "dbt_run.bad": "failed",
         "dbt_run.after_bad": "upstream_failed",
+        "dbt_run.late": "failed",
         "dbt_run.emails": "success",
         "dbt_test.emails": "failed",
         "dbt_run.on-run-end": "failed",
@@ -103,12 +115,13 @@ def test_hooks_run_once_though_a_model_failed_and_one_file_has_all_results(
     }
     assert {task["try_number"] for task in tasks if task["state"] == "failed"} == {1}
     ran = project.rows("select what, nodes from audit.runs order by what")
-    assert ran == [("began", 0), ("ended", 5)], "four models and a test"
+    assert ran == [("began", 0), ("ended", 6)], "five models and a test"
     assert results_of(project, "day", failed_run) == {
         "small-on-run-start-0": "success",
         "good": "success",
         "bad": "error",
         "after_bad": "skipped",
+        "late": "skipped",
         "emails": "success",
         "no_mail": "fail",
         "small-on-run-end-0": "success",
@@ -152,6 +165,7 @@ def test_a_trigger_asks_for_a_part_with_variables_and_for_all_anew(project, on_c
     log = on_call.log("tuned", run, "dbt_run.aside")
     assert "left as it is: only sizes and its children were asked for" in log
     assert "aside" not in results_of(project, "tuned", run)
+    assert told_of(on_call, run) == ["dbt/model.small.largest", "dbt/model.small.sizes"]
     run = on_call.trigger("tuned", only="sizes", full_refresh=True)
     on_call.wait_for_success("tuned", run)
     assert (sizes("sizes"), sizes("largest"), sizes("aside")) == ([1], [1], [1])
