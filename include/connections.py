@@ -15,8 +15,9 @@ from typing import Any, Protocol, Self
 
 from include.errors import ConnectionConfigError, one_line
 
-# Without these the connector tries for ever to reach a warehouse that does not answer; seconds.
-PATIENCE = {"login_timeout": 30, "network_timeout": 20}
+# Seconds; without these the connector tries for ever to reach a warehouse that does not answer. The
+# second one cancels a statement, too, that takes as long: a task has to end before that.
+PATIENCE = {"login_timeout": 30, "network_timeout": 24 * 60 * 60}
 QUERY_TAG = "SNOWFLAKE_QUERY_TAG"
 AUTHENTICATORS = ("snowflake", "snowflake_jwt", "oauth")
 
