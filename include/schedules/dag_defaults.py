@@ -14,7 +14,6 @@ from include.schedules.edge_file import EdgeFile
 
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "data-platform",
-    "depends_on_past": True,
     "retries": 2,
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": True,
@@ -23,7 +22,7 @@ TASK_DEFAULTS: dict[str, Any] = {
     "on_failure_callback": [keep_error, log_failure],
     "on_retry_callback": log_retry,
 }
-"""Of each task: it waits for its own success in the run before; outside failures are retried."""
+"""Of each task: outside failures are retried. None waits for its own success in the run before."""
 
 DAG_DEFAULTS: dict[str, Any] = {
     "catchup": False,

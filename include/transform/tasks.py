@@ -267,7 +267,6 @@ def _end(
     shared: dict[str, Any] = {
         "connection": connection,
         "nodes": nodes,
-        "depends_on_past": False,
         "trigger_rule": TriggerRule.ALL_DONE,
     }
     ends: list[BaseOperator] = []
@@ -275,9 +274,8 @@ def _end(
         ends.append(HooksOperator(task_id=prefix + END, kind=END, **shared))
         nodes[ends[0].task_id] = ()
     if edges.docs:
-        always: dict[str, Any] = {"depends_on_past": False, "trigger_rule": TriggerRule.ALL_DONE}
-        docs = f"{prefix}dbt-docs"
-        ends.append(DocsOperator(task_id=docs, connection=connection, **always))
+        docs, rule = f"{prefix}dbt-docs", TriggerRule.ALL_DONE
+        ends.append(DocsOperator(task_id=docs, connection=connection, trigger_rule=rule))
     results = f"{prefix}run-results"
     ends.append(RunResultsOperator(task_id=results, freshness=freshness, **shared))
     last: list[BaseOperator] = [task for task in tasks if not ids & task.downstream_task_ids]

@@ -88,7 +88,7 @@ def test_documentation_is_made_before_the_results_whatever_became_of_the_nodes(d
     ends = {("dbt_run.b", "dbt_run.dbt-docs"), ("dbt_run.dbt-docs", "dbt_run.run-results")}
     assert ends <= edges_of(dag)
     docs = dag.get_task("dbt_run.dbt-docs")
-    assert (docs.trigger_rule.value, docs.depends_on_past) == ("all_done", False)
+    assert docs.trigger_rule.value == "all_done"
 
 
 def test_pages_find_the_dag_by_its_tag(dag_of):

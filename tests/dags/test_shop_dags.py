@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from include.connections import PATIENCE
 from include.settings import ROOT
 
 SCHEDULES = ("standard", "hourly", "late")
@@ -36,7 +37,9 @@ class TestSchedule:
         for task in dag.tasks:
             assert task.owner == "data-platform", task.task_id
             assert task.retries >= 2, task.task_id
-            assert task.depends_on_past == (task.task_id not in (DOCS, END)), task.task_id
+            seconds = task.execution_timeout.total_seconds()
+            assert seconds < PATIENCE["network_timeout"], "else its statements are cancelled early"
+            assert not task.depends_on_past, "it would never run where the run before had it not"
             assert task.on_failure_callback, task.task_id
 
     def test_whoever_is_on_call_is_told_of_its_failed_and_late_runs(self, dag, edges):

@@ -193,6 +193,12 @@ def test_a_child_that_starts_after_its_parent_goes_on_at_once_but_not_with_old_n
     on_call.wait_for_success("late", late)  # its own news are not old
 
 
+def test_a_run_for_one_node_opens_the_gates_that_it_does_not_need(on_call):
+    late = on_call.trigger("late", only="other")
+    on_call.wait_for_success("late", late)
+    assert "open: only other and its children were asked for" in gate_log(on_call, late)
+
+
 def test_while_the_parent_fails_the_child_stays_unrun_and_goes_on_when_it_is_mended(
     project, on_call, failed
 ):
@@ -244,6 +250,8 @@ def test_a_model_that_is_tagged_with_another_schedule_moves_to_its_dag(project, 
     project.make("edges")
     wait_until(lambda: "dbt_run.moving" in tasks("late") - tasks("day"), 120)
     assert on_call.call("GET", "importErrors")["import_errors"] == []
+    run = on_call.trigger("late", logical_date=now(), only="moving")
+    on_call.wait_for_success("late", run)  # though no dated run before had such a task
 
 
 @pytest.mark.parametrize("dag", TOLD)
