@@ -13,6 +13,7 @@ SluiceError
 │   ├── WarehouseError         a statement of ours in the warehouse
 │   └── DbtRunError            the warehouse, or dbt, while a model was built
 ├── SchemaChangeError      columns of the source changed, and its file says freeze
+├── SpoolError             a spool is lost, or not what extract has left; clear extract
 ├── StaleSpoolError        a newer spool is loaded; clear extract too, or leave the run
 ├── SourceDataError        rows of the source cannot be taken; mend them, then retry by hand
 ├── DbtModelError          a model cannot be built as it is; mend it, then retry by hand
@@ -83,6 +84,10 @@ class DbtRunError(OutsideError):
 
 class SchemaChangeError(SluiceError):
     """Columns of a stream that is told to freeze them are others than at its last load."""
+
+
+class SpoolError(SluiceError):
+    """There is no whole spool as extract has sealed it."""
 
 
 class StaleSpoolError(SluiceError):

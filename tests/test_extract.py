@@ -13,6 +13,7 @@ from include.errors import ExtractError, SourceFileError
 from include.extract_load.source import Stream
 from include.extract_load.spool import Spool
 from include.extract_load.steps import BOOKMARK
+from include.extract_load.tap import tap
 
 
 @pytest.fixture
@@ -98,6 +99,19 @@ def test_incremental_without_a_key_is_refused(extract, shop):
         cursor.execute("create table if not exists keyless (at timestamptz)")
     with pytest.raises(SourceFileError, match=r"public.keyless has no primary key.*key: \[id\]"):
         extract(Stream("keyless", "public.keyless", "incremental", "at"))
+
+
+def test_a_tap_that_ends_early_is_told_of_by_its_own_words(tmp_path, monkeypatch):
+    """By a script that stands for the tap: its database refuses our own session first."""
+    program = tmp_path / "tap-postgres" / "bin" / "tap-postgres"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho 'level=CRITICAL too many connections' >&2; exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("SLUICE_VENVS", str(tmp_path))
+    with pytest.raises(ExtractError, match="the tap ended with status 1: .*too many connections"):
+        with tap({}, [], goes_on=False) as started:
+            assert list(started.read({}, None)) == []
+            raise ExtractError("the tap ended without a state")
 
 
 def test_a_wrong_password_names_the_user_and_never_the_password(extract, shop_connection):

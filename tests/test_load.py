@@ -5,15 +5,19 @@ from __future__ import annotations
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from conftest import wait_until
 from pipe import Pipe
+from snowflake.connector.errors import OperationalError
 
 from include.errors import LoadError, SchemaChangeError, StaleSpoolError
+from include.extract_load import lock
 from include.extract_load.source import Stream
 from include.extract_load.spool import PartWriter, Spool
+from include.extract_load.warehouse import Warehouse
 
 HELD = """insert into raw._sluice_locks
 select 'shop.{}', 'somebody', 'other', dateadd(second, {}, current_timestamp())"""
@@ -100,13 +104,50 @@ def test_a_stream_that_is_read_anew_takes_the_place_of_all_its_rows(pipe):
     assert pipe.load("second")["total"] == 40
 
 
-def test_keys_that_repeat_leave_their_last_row(pipe):
-    pipe.stream = replace(pipe.stream, key=("id",))
+@pytest.mark.parametrize("fast", [False, True])
+def test_keys_that_repeat_leave_their_last_row(pipe, fast):
+    pipe.stream = replace(pipe.stream, key=("id",), fast=fast)
     pipe.change("alter table {} drop constraint {}_pkey")
     pipe.change("insert into {} select id, 'again', now() + interval '1 h' from {}")
     pipe.extract("run")
     assert pipe.load("run")["total"] == 50
     assert pipe.rows("distinct note") == [("again",)]
+
+
+def test_a_sweep_takes_only_what_is_gone_whatever_the_types_of_its_keys(pipe):
+    pipe.stream = replace(pipe.stream, deletes="sweep")
+    columns = "code character(8), host inet, hour time, day timestamp, n numeric, real_ real"
+    pipe.change(
+        "drop table {}",
+        f"create table {{}} ({columns}, at timestamptz not null,"
+        " primary key (code, host, hour, day, n, real_))",
+        "insert into {} select code, '10.0.0.1', '10:00:00.5', '2026-01-31 10:00', 1.50, 0.1, now()"
+        " from unnest(array['a', 'b', 'c']) code",
+    )
+    pipe.go("first")
+    pipe.change("delete from {} where code = 'b'")
+    assert pipe.go("second")["deleted"] == 1
+    assert pipe.rows("code") == [("a       ",), ("c       ",)]
+
+
+def test_a_lock_is_renewed_though_one_renewal_failed(pipe, monkeypatch):
+    pipe.go("run")
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 0.2)
+    seal, opened = pipe.seal("run"), []
+
+    def open_session():
+        opened.append(None)
+        if len(opened) == 2:
+            raise OperationalError("the network is away")
+        return Warehouse(pipe.warehouse.connection, "RAW", seal)
+
+    def until():
+        return pipe.warehouse.rows(f"select until from raw._sluice_locks where stream = '{held}'")
+
+    with closing(open_session()) as warehouse, lock.locked(warehouse, open_session, seal) as held:
+        before = until()
+        wait_until(lambda: len(opened) > 3)
+        assert until() > before
 
 
 def test_an_empty_table_arrives_as_an_empty_table(pipe):

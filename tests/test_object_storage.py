@@ -14,7 +14,7 @@ from conftest import wait_until
 from pipe import Pipe
 from small_disk import NO_ROOM, small_disk
 
-from include.errors import LoadError
+from include.errors import LoadError, SpoolError
 from include.extract_load.source import Stream
 from include.local.ports import free_port
 from include.settings import child_environment, settings
@@ -80,10 +80,12 @@ def test_a_changed_or_unsealed_spool_is_not_loaded(bucket, pipe):
     pipe.extract("run")
     assert names(bucket) == ["/rows-0000.jsonl.gz", "/seal.json"], "nothing of the last one is left"
     bucket.Object(f"{FOLDER}/rows-0000.jsonl.gz").put(Body=b"")
-    with pytest.raises(LoadError, match=f"s3://spools/{FOLDER}/rows.*differs from what was sealed"):
+    with pytest.raises(
+        SpoolError, match=f"s3://spools/{FOLDER}/rows.*differs from what was sealed"
+    ):
         pipe.load("run")
     bucket.Object(f"{FOLDER}/seal.json").delete()
-    with pytest.raises(LoadError, match=f"s3://spools/{FOLDER} has no seal"):
+    with pytest.raises(SpoolError, match=f"s3://spools/{FOLDER} has no seal"):
         pipe.load("run")
 
 
@@ -108,6 +110,9 @@ from include.transform.artifacts import Artifacts
 runs = [Artifacts(sys.argv[1], "elt", f"run {n}") for n in (1, 2, 3)]
 for run in runs:
     run.keep_content("dbt_run.a", {"results": [str(run)]})
+    run.keep_content("dbt_run.b", {})
+    run.forget("dbt_run.b")
+    run.forget("dbt_run.never")
     run.write("compiled/model.shop.a.sql", b"select 1")
     run.write("run_results.json", b"{}")
     time.sleep(1.1)  # S3 tells no less of when a file was written

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from include.errors import ConfigError, LoadError
+from include.errors import ConfigError, SpoolError
 from include.extract_load.spool import SEAL, Keep, PartWriter, Seal, Spool
 from include.transform.artifacts import Artifacts
 
@@ -69,7 +69,7 @@ def test_the_content_of_a_part_is_that_of_the_source(tmp_path):
 def test_without_a_seal_nothing_is_loaded(spool):
     spool.start_anew()
     three_records(spool)
-    with pytest.raises(LoadError, match="has no seal"):
+    with pytest.raises(SpoolError, match="has no seal"):
         spool.read_seal()
 
 
@@ -96,7 +96,7 @@ def test_a_seal_that_leads_elsewhere_is_refused(spool, old, new, why):
     sealed(spool)
     seal = Path(spool.path) / SEAL
     seal.write_text(seal.read_text().replace(old, new))
-    with pytest.raises(LoadError, match="its seal was changed: .*; extract again") as refused:
+    with pytest.raises(SpoolError, match="its seal was changed: .*; extract again") as refused:
         spool.read_seal()
     assert why in str(refused.value)
 
@@ -105,7 +105,7 @@ def test_a_seal_that_leads_elsewhere_is_refused(spool, old, new, why):
 def test_a_changed_file_is_not_loaded(spool, tmp_path, change):
     (segment,) = sealed(spool).rows.segments
     change(spool.checked(segment, tmp_path))
-    with pytest.raises(LoadError, match="differs from what was sealed"):
+    with pytest.raises(SpoolError, match="differs from what was sealed"):
         spool.checked(segment, tmp_path)
 
 
@@ -113,14 +113,14 @@ def test_what_another_version_sealed_is_extracted_again(spool):
     sealed(spool)
     file = Path(f"{spool.path}/{SEAL}")
     file.write_text(file.read_text().replace('"format": 4', '"format": 1'))
-    with pytest.raises(LoadError, match="another version of Sluice; extract again"):
+    with pytest.raises(SpoolError, match="another version of Sluice; extract again"):
         spool.read_seal()
 
 
 def test_an_extract_that_starts_anew_leaves_nothing_of_the_last(spool):
     content = sealed(spool)
     spool.start_anew()
-    with pytest.raises(LoadError, match="has no seal"):
+    with pytest.raises(SpoolError, match="has no seal"):
         spool.read_seal()
     assert sealed(spool) == content
 

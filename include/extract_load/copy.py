@@ -32,8 +32,9 @@ Key = Sequence[str]
 
 
 def copies(table: Table) -> bool:
-    """Whether a query can give all that the tap would give."""
-    return all(c.type.is_copied for c in table.columns)
+    """Whether a query can give all that the tap would give, and our filter would leave as it is."""
+    keyed = table.key_is_unique and all(table.column(name).is_required for name in table.key)
+    return keyed and all(c.type.is_copied for c in table.columns)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
         did more than put rows there.
 
     Raises:
-        LoadError: There is no whole seal, or what arrived is not what was sealed.
+        SpoolError: There is no whole seal, or files differ from what was sealed.
+        LoadError: What arrived is not what was sealed.
         StaleSpoolError: What was extracted later is loaded already.
     """
     started = time.monotonic()

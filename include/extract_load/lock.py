@@ -7,6 +7,7 @@ it over at once.
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -15,12 +16,13 @@ from contextlib import closing, contextmanager
 from functools import partial
 from uuid import uuid4
 
-from snowflake.connector.errors import ProgrammingError
+from snowflake.connector.errors import Error, ProgrammingError
 
-from include.errors import LoadError
+from include.errors import LoadError, one_line
 from include.extract_load.spool import Seal
 from include.extract_load.warehouse import LOCKS, Warehouse
 
+log = logging.getLogger(__name__)
 LEASE_SECONDS = 120
 RENEW_SECONDS = 30
 WAIT_SECONDS = LEASE_SECONDS + 30
@@ -43,6 +45,9 @@ class Lease:
         self._run_id = seal.run_id
         self._holder = uuid4().hex
         self._table = f"{warehouse.schema}.{LOCKS}"
+
+    def __str__(self) -> str:
+        return self._stream
 
     def take(self) -> None:
         """Wait for the lock and take it.
@@ -164,5 +169,8 @@ def locked(
 
 def _renew(lease: Lease, open_session: Callable[[], Warehouse], done: threading.Event) -> None:
     while not done.wait(RENEW_SECONDS):
-        with closing(open_session()) as warehouse:
-            _done(partial(lease.renew, warehouse))
+        try:
+            with closing(open_session()) as warehouse:
+                _done(partial(lease.renew, warehouse))
+        except Error as error:  # the next time may go well, and be early enough
+            log.warning("%s: its lock was not renewed: %s", lease, one_line(error))

@@ -1,6 +1,6 @@
 """Spools: what one extract of one stream left for its load.
 
-    <spool root>/<source>/<stream>/<run id>/
+    <spool root>/<source>/<stream>/<dag>_<run id>/
         rows-0000.jsonl.gz   bare records, one a line: the form of Singer BATCH files
         keys-0000.jsonl.gz   keys of all rows of the source, where deleted rows are swept
         gone-0000.jsonl.gz   keys of deleted rows, where the source's log tells them
@@ -26,7 +26,7 @@ from typing import IO, Any, Self
 
 from fsspec.implementations.local import LocalFileSystem
 
-from include.errors import ExtractError, LoadError, OutsideError
+from include.errors import ExtractError, LoadError, OutsideError, SpoolError
 from include.extract_load.disk import disk_errors, file_system, run_folder, temporary_folder
 
 FORMAT = 4
@@ -136,7 +136,7 @@ class Seal:
         """
         values = json.loads(text)
         if values.pop("format") != FORMAT:
-            raise LoadError("the spool was written by another version of Sluice; extract again")
+            raise SpoolError("the spool was written by another version of Sluice; extract again")
         parts = {name: _part(values[name]) for name in ("rows", "keys", "gone") if values[name]}
         found = cls(**values | parts)
         datetime.fromisoformat(found.batched_at)
@@ -172,7 +172,7 @@ class Spool:
         root: The spool root: a path or an fsspec URL.
         source: The source's name.
         stream: The stream's name.
-        run_id: The DAG run's id.
+        run_id: The DAG's id and that of its run.
 
     Raises:
         ConfigError: This environment has no driver for such a root.
@@ -215,13 +215,13 @@ class Spool:
         """The seal.
 
         Raises:
-            LoadError: There is none, or it is not the one that extract has written here.
+            SpoolError: There is none, or it is not the one that extract has written here.
         """
         with self.disk_errors(LoadError):
             try:
                 text = self._files.cat_file(f"{self.path}/{SEAL}")
             except FileNotFoundError:
-                raise LoadError(
+                raise SpoolError(
                     f"{self} has no seal: its extract did not end; run extract again"
                 ) from None
         try:
@@ -229,7 +229,7 @@ class Spool:
             if (found.source, found.stream) != self._of:
                 raise ValueError(f"it is of {found.source}/{found.stream}")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise LoadError(f"{self}: its seal was changed: {error}; extract again") from None
+            raise SpoolError(f"{self}: its seal was changed: {error}; extract again") from None
         return found
 
     def mark_delivered(self, batched_at: str) -> None:
@@ -278,7 +278,8 @@ class Spool:
         """Segments as files of this machine, by name, with the content that was sealed.
 
         Raises:
-            LoadError: One differs from what was sealed, or cannot be had.
+            SpoolError: One differs from what was sealed.
+            LoadError: It cannot be had.
         """
         if isinstance(self._files, LocalFileSystem):
             with self.disk_errors(LoadError):
@@ -298,7 +299,7 @@ class Spool:
             folder: Where to put it, if the spool is not on this machine.
 
         Raises:
-            LoadError: It differs from what was sealed.
+            SpoolError: It differs from what was sealed.
         """
         here, remote = folder / segment.file, f"{self.path}/{segment.file}"
         try:
@@ -310,7 +311,7 @@ class Spool:
         except FileNotFoundError:
             found = ""
         if found != segment.sha256:
-            raise LoadError(f"{self}/{segment.file} differs from what was sealed; extract again")
+            raise SpoolError(f"{self}/{segment.file} differs from what was sealed; extract again")
         return here
 
 

@@ -37,7 +37,7 @@ class Steps:
     Attributes:
         source: The source file's content.
         stream: One of its streams.
-        run_id: The DAG run's id.
+        run_id: The DAG's id and that of its run.
         store: What is remembered of the stream.
     """
 

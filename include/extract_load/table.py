@@ -314,15 +314,20 @@ def without_value(made: Any, table: Table, column: str) -> int:
         return int(cursor.fetchone()[0])
 
 
-def keys(made: Any, table: Table) -> Iterable[tuple[Any, ...]]:
-    """The keys of every row that the table has now, as text, a batch at a time.
+def keys(made: Any, table: Table) -> Iterator[str]:
+    """The keys of every row that the table has now, as JSON objects, a batch at a time.
+
+    Their values are those that the rows are loaded with, to the last digit.
 
     Args:
         made: A :func:`session`.
         table: Whose.
     """
-    columns = ", ".join(f"{quoted(name)}::text" for name in table.key)
+    columns = ", ".join(
+        f"{table.column(name).type.query(quoted(name))} as {quoted(name)}" for name in table.key
+    )
     with made.cursor(name="sluice_keys") as cursor:
         cursor.itersize = KEYS_AT_A_TIME
-        cursor.execute(f"select {columns} from {table.sql}")  # noqa: S608
-        yield from cursor
+        rows = f"select {columns} from {table.sql}"  # noqa: S608
+        cursor.execute(f"select row_to_json(k)::text from ({rows}) k")  # noqa: S608
+        yield from (line for (line,) in cursor)

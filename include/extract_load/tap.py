@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from subprocess import PIPE
 from typing import IO, Any
 
@@ -22,7 +22,7 @@ from include.settings import settings
 
 log = logging.getLogger(__name__)
 KEPT_LOG_LINES = 20
-STOP_SECONDS = 10
+STOP_SECONDS, ENDED_SECONDS = 10, 1
 PIPE_BYTES = 1024 * 1024
 PAUSE_SECONDS = 0.02
 LEVEL = re.compile(r"\blevel=(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
@@ -108,15 +108,28 @@ def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> 
             reader.start()
             tell(to_settings, config)
             started = Tap(process, to_catalog, state[1])
-            yield started
+            try:
+                yield started
+            except ExtractError:  # of what it did not say, most likely, for it had ended
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(ENDED_SECONDS)
+                    reader.join(STOP_SECONDS)
+                    _raise_for(process.returncode, said)
+                raise
             if not started.was_told:
                 return
-            status = process.wait(STOP_SECONDS)
+            process.wait(STOP_SECONDS)
             reader.join(STOP_SECONDS)
+            _raise_for(process.returncode, said)
+
+
+def _raise_for(status: int, said: _Log) -> None:
     if status < 0:
-        raise ExtractError(f"the tap was killed by signal {-status}; memory may have run short")
+        error = f"was killed by signal {-status}; memory may have run short"
+    else:
+        error = f"ended with status {status}: {said.reason}"
     if status:
-        raise ExtractError(f"the tap ended with status {status}: {said.reason}")
+        raise ExtractError(f"the tap {error}")
 
 
 def tell(file: IO[str], content: Mapping[str, Any]) -> None:

@@ -42,7 +42,8 @@ class _StreamOperator(BaseOperator):
 
     def _steps(self, context: Context) -> Steps:
         store = context["asset_state_store"][self._asset]
-        return Steps(self._source, self._stream, context["run_id"], store)
+        # Runs of two DAGs that are due at once have the same id.
+        return Steps(self._source, self._stream, f"{self.dag_id}/{context['run_id']}", store)
 
 
 class ExtractOperator(_StreamOperator):

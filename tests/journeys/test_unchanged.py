@@ -93,6 +93,8 @@ def test_what_has_no_news_is_left_as_it_is(shop, on_call):
 
     run = on_call.trigger("day")
     assert states(shop, on_call, run) == (built, everything)
+    (spool,) = (shop.folder / "spool/shop/suppliers").iterdir()
+    assert spool.name.startswith("day_manual__"), "another DAG's run may have the same id"
 
     run = on_call.trigger("day")
     left = {"listed": LEFT, "counted": LEFT, "always": BUILT}

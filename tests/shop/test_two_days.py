@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import FileStore
 
-from include.errors import LoadError
+from include.errors import SpoolError
 from include.extract_load.reconcile import compare_all
 from include.extract_load.source import load_source
 from include.extract_load.spool import SEAL, Spool
@@ -147,6 +147,6 @@ def test_a_spool_without_a_seal_is_not_loaded_and_the_table_stays(pipeline, loca
     path = Spool(str(pipeline.root), SOURCE.name, stream.name, "unsealed").path
     (Path(path) / SEAL).unlink()
     before = local_snowflake.rows("select count(*) from raw_shop.suppliers")
-    with pytest.raises(LoadError, match="has no seal"):
+    with pytest.raises(SpoolError, match="has no seal"):
         pipeline.load(stream, "unsealed")
     assert local_snowflake.rows("select count(*) from raw_shop.suppliers") == before
