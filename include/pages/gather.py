@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -34,7 +35,8 @@ NO_LOADS: Mapping[str, Any] = {"asset_events": [], "total_entries": 0}
 LONG_LOG = "Its log is too long to be read here."
 GATE, END = "GateSensor", "RunResultsOperator"
 BAD = ("failed", "up_for_retry")
-LOOKED_FOR = (*BAD, "running", "up_for_reschedule", "queued", "scheduled")
+# Apart: of those that never began, which Postgres puts first, there may be more than a page holds.
+LOOKED_FOR = ((*BAD, "running", "up_for_reschedule"), ("queued", "scheduled"))
 
 
 async def pipeline(reader: Reader, dags: Dags, root: str) -> tuple[list[Schedule], list[RawTable]]:
@@ -110,9 +112,13 @@ async def _tasks(
 
     Each run is asked for by its id: then Airflow has its DAG at hand, and else reads it anew.
     """
-    asked: dict[str, Any] = {"state": LOOKED_FOR, "limit": PAGE, "order_by": "-start_date"}
+    asked: dict[str, Any] = {"limit": PAGE, "order_by": "-start_date"}
     paths = (("dags", dag_id, "dagRuns", run["dag_run_id"], "taskInstances") for run in runs)
-    pages = await asyncio.gather(*(reader.get_or(NO_TASKS, *path, **asked) for path in paths))
+    looks = (
+        reader.get_or(NO_TASKS, *path, state=states, **asked)
+        for path, states in itertools.product(paths, LOOKED_FOR)
+    )
+    pages = await asyncio.gather(*looks)
     return [task for page in pages for task in page["task_instances"]]
 
 

@@ -18,6 +18,7 @@ from include.transform.unchanged import NEWS, Built, Seen, version, why_build
 
 log = logging.getLogger(__name__)
 ASKED = ("only", "full_refresh", "vars", "empty")  # by whoever triggers a run
+BUILT = "built"  # the key in the asset's state store
 UNCHANGED = "unchanged"  # the key in the XCom of what was left as it is
 
 
@@ -110,19 +111,18 @@ class TestsOf:
 
 
 class _Memory:
-    """What is remembered of the last build in this DAG."""
+    """What is remembered of the last build, in whichever DAG: the table is the same."""
 
     def __init__(self, context: Context, asset: Asset) -> None:
         self._store: Any = context["asset_state_store"][asset]
-        self._key = f"built/{context['dag'].dag_id}"
 
     @property
     def built(self) -> Built | None:
-        return Built.from_dict(self._store.get(self._key))
+        return Built.from_dict(self._store.get(BUILT))
 
     @built.setter
     def built(self, built: Built | None) -> None:
-        self._store.set(self._key, built.to_dict() if built else {})
+        self._store.set(BUILT, built.to_dict() if built else {})
 
 
 def own_news(context: Context) -> str:
