@@ -9,15 +9,16 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from include.errors import ConnectionConfigError, one_line
 
-# Seconds; without these the connector tries for ever to reach a warehouse that does not answer. The
-# second one cancels a statement, too, that takes as long: a task has to end before that.
-PATIENCE = {"login_timeout": 30, "network_timeout": 24 * 60 * 60}
+# Without these the connector tries for ever to reach a warehouse that does not answer; seconds. How
+# long a statement may take is not theirs to say: include/snowflake_session.py sees to that.
+PATIENCE = {"login_timeout": 30, "network_timeout": 60}
+SSL = ("sslmode", "sslrootcert", "sslcert", "sslkey")  # libpq's words in a connection's extra
 QUERY_TAG = "SNOWFLAKE_QUERY_TAG"
 AUTHENTICATORS = ("snowflake", "snowflake_jwt", "oauth")
 
@@ -48,7 +49,12 @@ def _required(conn: AirflowConnection, value: str | None, field: str) -> str:
 
 @dataclass(frozen=True)
 class PostgresConnection:
-    """A Postgres source."""
+    """A Postgres source.
+
+    Attributes:
+        mask_salt: For the mask `hash`.
+        ssl: How the connection is encrypted, by libpq's names (`SSL`).
+    """
 
     host: str
     port: int
@@ -56,6 +62,7 @@ class PostgresConnection:
     password: str
     database: str
     mask_salt: str = ""
+    ssl: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -76,6 +83,7 @@ class PostgresConnection:
             password=conn.password or "",
             database=_required(conn, conn.schema, "schema (the database's name)"),
             mask_salt=str(conn.extra_dejson.get("mask_salt", "")),
+            ssl={key: str(conn.extra_dejson[key]) for key in SSL if conn.extra_dejson.get(key)},
         )
 
     @classmethod
@@ -103,6 +111,10 @@ class PostgresConnection:
             "filter_schemas": None,
         }
 
+    def tap_environment(self) -> dict[str, str]:
+        """What the tap's settings have no word for, and libpq reads."""
+        return {f"PG{key.upper()}": value for key, value in self.ssl.items()}
+
     def connect_args(self) -> dict[str, Any]:
         """Keyword arguments of ``psycopg2.connect``."""
         return {
@@ -112,6 +124,7 @@ class PostgresConnection:
             "password": self.password,
             "dbname": self.database,
             "connect_timeout": 10,
+            **self.ssl,
         }
 
 

@@ -20,6 +20,7 @@ from conftest import running_snowflake, wait_until
 from include.errors import DbtRunError
 from include.process import child
 from include.settings import ROOT, child_environment, settings
+from include.snowflake_session import open_session
 from include.transform.dbt_command import DbtCommand, run_dbt
 
 INTEGER = {"type": ["null", "integer"]}
@@ -358,6 +359,21 @@ def test_its_end_cancels_what_runs(tmp_path):
     ):
         server.process.terminate()
         server.process.wait(10)
+        with pytest.raises(errors.ProgrammingError, match=CANCELED):
+            end.result(10)
+
+
+def test_a_statement_takes_longer_than_the_network_may(local_snowflake):
+    import snowflake.connector.errors as errors
+
+    connection = local_snowflake.connection
+    with (
+        closing(open_session(connection, network_timeout=2)) as session,
+        running(local_snowflake, session, ENDLESS) as end,
+    ):
+        with pytest.raises(TimeoutError):
+            end.result(5)
+        cancel(local_snowflake, session)
         with pytest.raises(errors.ProgrammingError, match=CANCELED):
             end.result(10)
 

@@ -16,12 +16,11 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-import snowflake.connector
-
 from include.connections import PostgresConnection, SnowflakeConnection
 from include.extract_load.column_types import FLOATS, NESTED, ColumnType
 from include.extract_load.source import Source, Stream
 from include.extract_load.table import Column, Table, describe, quoted, session
+from include.snowflake_session import open_session
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def _raw_rows(
     raw = f'"{schema}"."{stream.name.upper()}"'
     alive = f"_sdc_deleted_at is null and {where}"
     statement = f"select {columns} from {raw} where {alive}"  # noqa: S608
-    with closing(snowflake.connector.connect(**connection.connect_args())) as session:
+    with closing(open_session(connection)) as session:
         with closing(session.cursor()) as cursor:
             return list(cursor.execute(statement).fetchall())
 

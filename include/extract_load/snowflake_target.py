@@ -15,6 +15,8 @@ from target_snowflake.connector import SnowflakeConnector
 from target_snowflake.sinks import SnowflakeSink
 from target_snowflake.target import TargetSnowflake
 
+import include.snowflake_session  # noqa: F401  (it lets statements take their time)
+
 # Nobody who reads a load's log can do anything about it.
 warnings.filterwarnings("ignore", message="Python .* will reach its end of life")
 

@@ -12,13 +12,12 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-import snowflake.connector
-
 from include.connections import PostgresConnection, SnowflakeConnection
 from include.errors import status_of
 from include.extract_load.reconcile import compare_all
 from include.extract_load.source import load_source
 from include.settings import local_password, settings
+from include.snowflake_session import open_session
 
 MART = "MARTS.DAILY_REVENUE"
 COLUMNS = "ordered_on, currency, order_count, net_amount, tax_amount"
@@ -34,7 +33,7 @@ def summary(postgres: PostgresConnection, warehouse: SnowflakeConnection) -> dic
     """
     compared = compare_all(load_source(settings().sources / "shop.yml"), postgres, warehouse)
     tables = {name: {**asdict(found), "equal": found.equal} for name, found in compared.items()}
-    with closing(snowflake.connector.connect(**warehouse.connect_args())) as session:
+    with closing(open_session(warehouse)) as session:
         with closing(session.cursor()) as cursor:
             rows = [[str(value) for value in row] for row in cursor.execute(QUERY).fetchall()]
             columns = [column[0].lower() for column in cursor.description]
