@@ -14,7 +14,6 @@ SluiceError
 │   └── DbtRunError            the warehouse, or dbt, while a model was built
 ├── SchemaChangeError      columns of the source changed, and its file says freeze
 ├── SpoolError             a spool is lost, or not what extract has left; clear extract
-├── StaleSpoolError        a newer spool is loaded; clear extract too, or leave the run
 ├── SourceDataError        rows of the source cannot be taken; mend them, then retry by hand
 ├── DbtModelError          a model cannot be built as it is; mend it, then retry by hand
 ├── DbtTestFailure         the data failed a test; look at the rows, then retry by hand
@@ -88,10 +87,6 @@ class SchemaChangeError(SluiceError):
 
 class SpoolError(SluiceError):
     """There is no whole spool as extract has sealed it."""
-
-
-class StaleSpoolError(SluiceError):
-    """A spool that was extracted before what is loaded already."""
 
 
 class SourceDataError(SluiceError):

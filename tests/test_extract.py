@@ -4,11 +4,13 @@ import gzip
 import json
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import FileStore
 from pipe import steps
 
+from include.connections import PostgresConnection
 from include.errors import ExtractError, SourceFileError
 from include.extract_load.source import Stream
 from include.extract_load.spool import Spool
@@ -109,9 +111,28 @@ def test_a_tap_that_ends_early_is_told_of_by_its_own_words(tmp_path, monkeypatch
     program.chmod(0o755)
     monkeypatch.setenv("SLUICE_VENVS", str(tmp_path))
     with pytest.raises(ExtractError, match="the tap ended with status 1: .*too many connections"):
-        with tap({}, [], goes_on=False) as started:
+        with tap({}, [], goes_on=False, environment={}) as started:
             assert list(started.read({}, None)) == []
             raise ExtractError("the tap ended without a state")
+
+
+def test_encryption_is_as_the_connection_says(extract, shop_connection):
+    conn = shop_connection
+    extra = {"sslmode": "require", "sslrootcert": "/no/ca.pem", "mask_salt": "s", "other": 1}
+    told = SimpleNamespace(
+        conn_id="shop",
+        host=conn.host,
+        port=conn.port,
+        login=conn.user,
+        password=conn.password,
+        schema=conn.database,
+        extra_dejson=extra,
+    )
+    strict = PostgresConnection.from_airflow(told)
+    assert strict.tap_environment() == {"PGSSLMODE": "require", "PGSSLROOTCERT": "/no/ca.pem"}
+    for fast in (False, True):
+        with pytest.raises(ExtractError, match="SSL"):
+            extract(Stream("orders", "public.orders", fast=fast), strict)
 
 
 def test_a_wrong_password_names_the_user_and_never_the_password(extract, shop_connection):

@@ -202,7 +202,9 @@ class Extract:
     def _start_tap(self) -> AbstractContextManager[Tap]:
         schema = self.stream.table.partition(".")[0]
         config = {**self.connection.tap_config(), "filter_schemas": schema}
-        return tap(config, self.connection.secrets, goes_on=bool(self.committed))
+        made = self.connection
+        environment, goes_on = made.tap_environment(), bool(self.committed)
+        return tap(config, made.secrets, goes_on=goes_on, environment=environment)
 
     def _tap(self, started: Tap, seen: _Seen) -> tuple[Part, State]:
         table, bookmarks = seen.table, seen.bookmarks

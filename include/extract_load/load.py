@@ -67,14 +67,13 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``rows`` and ``deleted`` (of this load), ``total`` (in the table), ``bytes``, ``seconds``,
-        and ``bookmark``, ``columns`` and ``batched_at``, which the caller may store now;
-        ``content``: a hash of what was loaded, empty where that was nothing, None where the load
-        did more than put rows there.
+        and ``bookmark``, ``columns`` and ``batched_at``, which the caller may store now, None where
+        a later run has loaded more; ``content``: a hash of what was loaded, empty where that was
+        nothing, None where the load did more than put rows there.
 
     Raises:
         SpoolError: There is no whole seal, or files differ from what was sealed.
         LoadError: What arrived is not what was sealed.
-        StaleSpoolError: What was extracted later is loaded already.
     """
     started = time.monotonic()
     # The target takes most of a second to import: meanwhile the session opens and locks.
@@ -92,6 +91,10 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
             log.exception("%s: not loaded", seal.stream)
         raise LoadError(f"{seal.stream}: {type(error).__name__}: {one_line(error)[:500]}") from None
     seconds = round(time.monotonic() - started, 1)
+    if deleted is None:
+        nothing: dict[str, Any] = {"rows": 0, "deleted": 0, "bytes": 0, "content": None}
+        to_store = dict.fromkeys(("bookmark", "columns", "batched_at"))
+        return {**nothing, "total": total, "seconds": seconds, **to_store}
     rows = seal.rows.rows
     log.info("%s: %s rows delivered, %s deleted in %s s", seal.stream, rows, deleted, seconds)
     return {
@@ -119,13 +122,18 @@ def content_of(seal: Seal) -> str:
 
 def _deliver(
     connection: SnowflakeConnection, schema: str, seal: Seal, spool: Spool
-) -> tuple[int, int]:
-    """Returns the rows deleted, and those in the table."""
+) -> tuple[int | None, int]:
+    """Returns the rows deleted, and those in the table; for what is old by now, None deleted."""
     started = time.monotonic()
     open_session = partial(Warehouse, connection, schema, seal)
     with spool.local_copies(seal.segments) as files, closing(open_session()) as warehouse:
         with locked(warehouse, open_session, seal) as lease:
             warehouse.prepare()
+            if newer := warehouse.newer_load():
+                said = "%s: left as it is: run %s has loaded what was extracted after this"
+                log.info(said, seal.stream, newer)
+                spool.mark_delivered(seal.batched_at)
+                return None, warehouse.count(warehouse.table())
             if seal.change and not seal.is_whole:
                 warehouse.evolve()
             _feed(connection.target_config(schema), seal, files)

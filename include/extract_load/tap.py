@@ -80,7 +80,13 @@ def _has_room(file: IO[bytes]) -> bool:
 
 
 @contextmanager
-def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> Iterator[Tap]:
+def tap(
+    config: Mapping[str, Any],
+    secrets: Sequence[str],
+    *,
+    goes_on: bool,
+    environment: Mapping[str, str],
+) -> Iterator[Tap]:
     """Start the tap, which takes a while, before it is known what to read.
 
     All that it is told goes through pipes, never to a disk: its settings hold a password.
@@ -89,6 +95,7 @@ def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> 
         config: Its settings.
         secrets: What must not get into the log.
         goes_on: Whether it will be told a state.
+        environment: Variables of its own.
 
     Raises:
         ExtractError: It ended with an error; the message has its last line.
@@ -102,8 +109,9 @@ def tap(config: Mapping[str, Any], secrets: Sequence[str], *, goes_on: bool) -> 
         for option, number in options.items():
             command += [f"--{option}", f"/dev/fd/{number}"]
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": PIPE, "stderr": PIPE}
+        pipes["pass_fds"] = list(options.values())
         # libpq takes the session's time zone from PGTZ: moments come in UTC, whatever the server's.
-        with child(command, {"PGTZ": "UTC"}, **pipes, pass_fds=list(options.values())) as process:
+        with child(command, {"PGTZ": "UTC", **environment}, **pipes) as process:
             reader = threading.Thread(target=said.relay, args=(process.stderr,), daemon=True)
             reader.start()
             tell(to_settings, config)

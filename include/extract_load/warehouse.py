@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 
-import snowflake.connector
-
 from include.connections import SnowflakeConnection
-from include.errors import LoadError, StaleSpoolError
+from include.errors import LoadError
 from include.extract_load.schema_change import types_of, widens
 from include.extract_load.spool import GONE, KEYS, NEW, Seal
+from include.snowflake_session import open_session
 
 LOCKS = "_SLUICE_LOCKS"
 LOCK_COLUMNS = {
@@ -71,8 +70,8 @@ class Warehouse:
     """
 
     def __init__(self, connection: SnowflakeConnection, schema: str, seal: Seal) -> None:
-        options = {**connection.connect_args(), "schema": schema}
-        self._session = snowflake.connector.connect(**options)
+        self._session = open_session(connection, schema=schema)
+        self._schema_name = schema.upper()
         self.schema = quoted(schema)
         self._ledger = f"{self.schema}.{LEDGER}"
         self._seal = seal
@@ -96,7 +95,10 @@ class Warehouse:
 
     def make_tables(self) -> None:
         """Make the raw schema, the table of locks and the ledger, where they are not."""
-        self.run(f"create schema if not exists {self.schema}")
+        # With "if not exists" alone, Snowflake asks for the right to make one though it is there.
+        known = "select 1 from information_schema.schemata where schema_name = %s"
+        if not self.run(known, self._schema_name):
+            self.run(f"create schema if not exists {self.schema}")
         for table, columns in ((LOCKS, LOCK_COLUMNS), (LEDGER, LEDGER_COLUMNS)):
             listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
             self.run(f"create table if not exists {self.schema}.{table} ({listed})")
@@ -104,13 +106,15 @@ class Warehouse:
         self.run(f"alter table {self._ledger} add column if not exists batched_at timestamp_tz")
 
     def prepare(self) -> None:
-        """Remove the tables beside the raw one that a killed load left.
-
-        Raises:
-            StaleSpoolError: The ledger has a load of a spool that was extracted later.
-        """
+        """Remove the tables beside the raw one that a killed load left."""
         for suffix in self._seal.beside:
             self.run(f"drop table if exists {self.table(suffix)}")
+
+    def newer_load(self) -> str:
+        """The run that has loaded what was extracted after this; empty for none.
+
+        It had the same bookmark to go on from, or a later one, and saw all that this one saw.
+        """
         newer = self.run(
             f"select run_id from {self._ledger} where source = %s and stream = %s"  # noqa: S608
             " and batched_at > %s::timestamp_tz order by batched_at desc limit 1",
@@ -118,11 +122,7 @@ class Warehouse:
             self._seal.stream,
             self._seal.batched_at,
         )
-        if newer:
-            raise StaleSpoolError(
-                f"{self._seal.stream}: run {newer[0][0]} has loaded what was extracted after this;"
-                " rows would go back in time: clear extract and load of this run, or leave it"
-            )
+        return str(newer[0][0]) if newer else ""
 
     def evolve(self) -> None:
         """Let the raw table's columns take what the sealed rows hold.
