@@ -100,7 +100,10 @@ class GateSensor(BaseSensorOperator):
         # Not in XComs: which of them is the last is a question of dates, that runs may lack.
         memory, key = context["asset_state_store"][asset], f"gate/{self.dag_id}/{self.task_id}"
         remembered: Any = memory.get(key)
-        used = _used_before(remembered or {}, context["run_id"])
+        now = context["dag_run"].run_after.isoformat()
+        # A run that is cleared after later ones takes nothing from them, nor from the next.
+        is_late = bool(remembered) and now < remembered.get("due", "")
+        used = None if is_late else _used_before(remembered or {}, context["run_id"])
         built_at = newest.timestamp if newest else None
         self._reason = why_not(self._parent, built_at, used, datetime.now(UTC))
         if self._reason or newest is None:
@@ -114,7 +117,9 @@ class GateSensor(BaseSensorOperator):
             "run_id": newest.source_run_id,
         }
         earlier = used.isoformat() if used else None
-        memory.set(key, {"run": context["run_id"], "used": event["built_at"], "before": earlier})
+        if not is_late:
+            told = {"run": context["run_id"], "used": event["built_at"], "before": earlier}
+            memory.set(key, {**told, "due": now})
         self.log.info("open: %s was built and tested: %s", self._parent.name, event)
         return PokeReturnValue(is_done=True, xcom_value=event)
 

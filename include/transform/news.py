@@ -61,10 +61,11 @@ class Watch:
         return "", seen
 
     def remember(self, context: Context, seen: Seen | None) -> None:
-        """After it is built; not where it was built as no other run will."""
+        """After it is built; where it was built as no other run will, nothing is known of it."""
         asked = (key for key in ASKED if key != "full_refresh")
-        if seen and not any(context["params"].get(key) for key in asked):
-            built = Built(seen, own_news(context), self.is_tested)
+        is_trial = any(context["params"].get(key) for key in asked)
+        if seen:
+            built = None if is_trial else Built(seen, own_news(context), self.is_tested)
             _Memory(context, self.memory).built = built
 
     def _why_build(self, context: Context, built: Built | None, seen: Seen) -> str:

@@ -151,13 +151,13 @@ class DbtOperator(DbtTask):
                 self.outlets = []
                 return {"nodes": 0, "results": []}
         with where_a_retry_helps():
+            if not (earlier := self._earlier(context, parts)):
+                self._artifacts(context).forget(self.task_id)
             environment = self._environment(context)
             news, seen = self._watch.look(context, environment) if self._watch else ("", None)
             if news:
                 self._tell_assets(context, self.parts, UNCHANGED, news)
                 return {"nodes": 0, "results": [], UNCHANGED: news}
-            if not (earlier := self._earlier(context, parts)):
-                self._artifacts(context).forget(self.task_id)
             select = (s for part in _after(earlier, parts) for s in part.select)
             result = run_dbt(self._command(context, select), environment)
             self._show_failures(result, environment)

@@ -17,7 +17,10 @@ def project_files(root: Path) -> Iterator[str]:
     """
     seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        facts = os.stat(folder)  # noqa: PTH116
+        try:
+            facts = os.stat(folder)  # noqa: PTH116
+        except FileNotFoundError:  # gone since it was listed
+            continue
         if (facts.st_dev, facts.st_ino) in seen:  # a link to where we have been
             subfolders.clear()
             continue

@@ -69,7 +69,11 @@ def warm_up(project: Path, runtime: Path, not_for_parser: Sequence[socket.socket
     fork = multiprocessing.get_context("fork")
     reader, writer = fork.Pipe(duplex=False)
     parser = fork.Process(target=_parse, args=(project, runtime, writer, [reader, *not_for_parser]))
-    parser.start()
+    try:
+        parser.start()
+    except OSError as error:  # no memory, or too many processes
+        log.warning("each command parses for itself: %s", error)
+        return None
     writer.close()
     parts = None
     with reader:
