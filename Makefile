@@ -16,6 +16,8 @@ LINEAGE := $(wildcard tests/shop/test_lineage.py)
 CHAOS_ONLY := $(addprefix tests/journeys/test_,dbt_tasks.py dbt_stress.py task_per.py) $(wildcard tests/shop/test_build_shop_changes.py)
 GONE = $(error the sample shop was removed, and this test with it)
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
+# Packages of the dbt project, where a fresh clone has none yet; git does not keep them.
+PACKAGES = $(if $(wildcard dbt/packages.yml dbt/dependencies.yml),$(if $(wildcard dbt/dbt_packages),,$(VENVS)/dbt/bin/dbt deps --quiet --project-dir dbt --profiles-dir dbt))
 SBOM := $(or $(OUT),.local/sbom)
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 
@@ -26,6 +28,7 @@ help: ## List these commands
 
 install: ## Make the Python environments under .venvs/
 	@scripts/install.sh $(PRODUCTION) local
+	@$(PACKAGES)
 
 demo: ## See the whole pipeline run on this machine; again: the shop's next day
 	@began=$$(date +%s); $(MAKE) --no-print-directory install && $(LOCAL) demo --began $$began
@@ -81,6 +84,7 @@ test-pages: ## Look at the pages in Airflow's UI with Chromium; about 5 minutes
 
 check: ## Lint, types, stale generated files
 	@scripts/install.sh dbt lint test-airflow
+	@$(PACKAGES)
 	@$(VENVS)/lint/bin/ruff check .
 	@$(VENVS)/lint/bin/ruff format --check .
 	@$(VENVS)/lint/bin/mypy --python-executable $(VENVS)/test-airflow/bin/python
@@ -133,6 +137,7 @@ source-schema: ## Write include/sources/source.schema.json, for editors
 
 edges: ## Write dags/edges/ from the dbt project
 	@scripts/install.sh dbt
+	@$(PACKAGES)
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges
 
 corpus: ## Write tests/fixtures/manifests/ anew, with several versions of dbt
@@ -142,10 +147,12 @@ corpus: ## Write tests/fixtures/manifests/ anew, with several versions of dbt
 
 edges-diff: ## Say as Markdown what changed in the schedules since REV=main
 	@scripts/install.sh dbt
+	@$(PACKAGES)
 	@$(VENVS)/dbt/bin/python -m scripts.generate_edges --diff $(or $(REV),main)
 
 build-changed: ## Build what dbt/ changes since REV=main, in schemas of its own that are dropped again
 	@scripts/install.sh dbt $(if $(SNOWFLAKE_ACCOUNT),,singer target-snowflake local)
+	@$(PACKAGES)
 	@$(VENVS)/dbt/bin/python -m scripts.build_changed --since $(or $(REV),main) $(if $(SCHEMA),--schema $(SCHEMA))
 
 bench-demo: ## Measure make demo in fresh clones, first and second run, medians of RUNS=3

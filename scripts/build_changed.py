@@ -23,7 +23,7 @@ from include.errors import LocalError, status_of
 from include.extract_load.source import Source, load_source
 from include.local.throwaway import Throwaway, throwaway
 from include.process import ended_by_signals
-from include.settings import ROOT, settings
+from include.settings import settings
 from include.transform.results import DbtResult
 from scripts.changed_nodes import Change, table
 from scripts.revision import extract
@@ -137,7 +137,7 @@ def build_changed(folder: Path, since: str, schema: str) -> None:
 def main() -> None:
     """Build what has changed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--project-dir", type=Path, default=ROOT / "dbt")
+    parser.add_argument("--project-dir", type=Path, default=settings().dbt_project)
     parser.add_argument("--since", metavar="REV", default="main")
     parser.add_argument("--schema", default=f"CI_{secrets.token_hex(4).upper()}")
     given = parser.parse_args()

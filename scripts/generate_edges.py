@@ -24,7 +24,7 @@ from include.schedules.manifest import read_manifest, read_project
 from include.schedules.plan import drawing, plan
 from include.schedules.project import Project
 from include.schedules.schedule_file import read_schedules
-from include.settings import ROOT
+from include.settings import ROOT, settings
 from scripts.revision import git
 
 NO_DAG = "no file in dags/ reads its edges; docs/make-it-yours.md has one to copy"
@@ -103,7 +103,7 @@ def main() -> None:
         SystemExit: With --check, where something is not up to date.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--project-dir", type=Path, default=ROOT / "dbt")
+    parser.add_argument("--project-dir", type=Path, default=settings().dbt_project)
     parser.add_argument("--manifest", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT / "dags" / "edges")
     what = parser.add_mutually_exclusive_group()

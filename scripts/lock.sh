@@ -7,6 +7,7 @@
 # No index's address is written into a locked file.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+uv=$(command -v uv || echo "${SLUICE_VENVS:-.venvs}/uv/bin/uv")
 given=()
 while [[ ${1:-} == --* ]]; do
   given+=("$1")
@@ -20,6 +21,6 @@ for name in "$@"; do
     browser) options+=(--constraint requirements/test.txt) ;;
     test-airflow | bench | openlineage) options+=(--constraint requirements/airflow.txt) ;;
   esac
-  uv pip compile "${options[@]}" --custom-compile-command "make lock" "requirements/$name.in" -o "requirements/$name.txt"
+  "$uv" pip compile "${options[@]}" --custom-compile-command "make lock" "requirements/$name.in" -o "requirements/$name.txt"
   echo "locked requirements/$name.txt"
 done

@@ -39,6 +39,15 @@ grant select on future tables in schema ANALYTICS.DBT to role READER;
 grant select on all views in schema ANALYTICS.DBT to role READER;
 grant select on future views in schema ANALYTICS.DBT to role READER;
 
+-- So for each schema of dbt's that readers see: those that dbt_project.yml names.
+create schema if not exists ANALYTICS.MARTS;
+grant ownership on schema ANALYTICS.MARTS to role TRANSFORMER copy current grants;
+grant usage on schema ANALYTICS.MARTS to role READER;
+grant select on all tables in schema ANALYTICS.MARTS to role READER;
+grant select on future tables in schema ANALYTICS.MARTS to role READER;
+grant select on all views in schema ANALYTICS.MARTS to role READER;
+grant select on future views in schema ANALYTICS.MARTS to role READER;
+
 -- The user of Airflow's connection. It has no password: give it the public key.
 create user if not exists SLUICE
   type = service default_role = TRANSFORMER default_warehouse = TRANSFORMING

@@ -139,4 +139,4 @@ def test_the_local_snowflake_takes_the_set_up_twice(local_snowflake):
             cursors = session.execute_string(text, remove_comments=True)
             assert len(list(cursors)) == text.count(";\n")
         found = {name for (name,) in session.cursor().execute(schemas).fetchall()}
-    assert {"RAW_SHOP", "DBT"} <= found
+    assert {"RAW_SHOP", "DBT", "MARTS"} <= found
