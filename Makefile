@@ -17,7 +17,8 @@ CHAOS_ONLY := $(addprefix tests/journeys/test_,dbt_tasks.py dbt_stress.py task_p
 GONE = $(error the sample shop was removed, and this test with it)
 LOCAL := $(VENVS)/airflow/bin/python -m scripts.local
 # Packages of the dbt project, where a fresh clone has none yet; git does not keep them.
-PACKAGES = $(if $(wildcard dbt/packages.yml dbt/dependencies.yml),$(if $(wildcard dbt/dbt_packages),,$(VENVS)/dbt/bin/dbt deps --quiet --project-dir dbt --profiles-dir dbt))
+DBT := $(or $(SLUICE_DBT_PROJECT),dbt)
+PACKAGES = $(if $(wildcard $(DBT)/packages.yml $(DBT)/dependencies.yml),$(if $(wildcard $(DBT)/dbt_packages),,$(VENVS)/dbt/bin/dbt deps --quiet --project-dir $(DBT) --profiles-dir $(DBT)))
 SBOM := $(or $(OUT),.local/sbom)
 IF_INSTALLED := test -x $(VENVS)/airflow/bin/python || { echo "nothing is installed"; exit 0; };
 

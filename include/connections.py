@@ -17,7 +17,7 @@ from include.errors import ConnectionConfigError, one_line
 
 # Without these the connector tries for ever to reach a warehouse that does not answer; seconds. How
 # long a statement may take is not theirs to say: include/snowflake_session.py sees to that.
-PATIENCE = {"login_timeout": 30, "network_timeout": 60}
+PATIENCE = {"login_timeout": 30, "network_timeout": 90}
 SSL = ("sslmode", "sslrootcert", "sslcert", "sslkey")  # libpq's words in a connection's extra
 QUERY_TAG = "SNOWFLAKE_QUERY_TAG"
 AUTHENTICATORS = ("snowflake", "snowflake_jwt", "oauth")

@@ -2,7 +2,7 @@
 
 The connector takes ``network_timeout``, for how long it tries to reach a warehouse, for the longest
 time that a statement may take, too, and cancels it then. In a process that imports this module it
-does not; a time-out that is given to ``execute`` holds as ever.
+does not; another time-out, given to ``execute``, holds as ever.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_an_older_spool_never_overwrites_what_a_newer_brought(pipe):
     pipe.load("third")
     kept = json.loads(pipe.store.file.read_text())
     left = pipe.load("second")
-    assert (left["rows"], left["total"], left["news"]) == (0, 50, kept["news"])
+    assert (left["rows"], left["total"], left["news"]) == (0, 50, None)
     stored = json.loads(pipe.store.file.read_text())
     assert stored == kept | {"content": LOADING}, "the next load counts as news, to be sure"
     assert pipe.warehouse.rows(f"select note from raw.{pipe.stream.name} where id = 1") == [
@@ -57,6 +57,17 @@ def test_an_older_spool_never_overwrites_what_a_newer_brought(pipe):
     ]
     pipe.extract("second")
     assert pipe.load("second")["total"] == 50
+
+
+def test_a_clock_that_went_back_is_told_of(pipe):
+    pipe.go("first")
+    pipe.warehouse.rows(
+        "update raw._sluice_loads set batched_at = dateadd(day, 1, current_timestamp())"
+        f" where stream = '{pipe.stream.name}'"
+    )
+    pipe.extract("second")
+    with pytest.raises(LoadError, match="run first has loaded what its source's clock says is"):
+        pipe.load("second")
 
 
 def test_two_runs_that_load_at_once_come_one_after_the_other(pipe):

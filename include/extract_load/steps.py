@@ -95,14 +95,15 @@ class Steps:
         self.store.set(CONTENT, LOADING)
         result = run_program("target-snowflake", "load", self.load_job(connection))
         content = result.pop(CONTENT)
-        if result[LOADED_AT] is None:
-            pass  # the run that has loaded more has stored what it did
+        is_overtaken = result[LOADED_AT] is None
+        if is_overtaken:
+            pass  # what the other run has loaded, it may not have told of yet
         elif has_news(before, content):
             self.store.set(NEWS, result[LOADED_AT])
             self.store.set(CONTENT, content or "")
         else:
             self.store.set(CONTENT, before)
-        result[NEWS] = self.store.get(NEWS)
+        result[NEWS] = None if is_overtaken else self.store.get(NEWS)
         for key in (COLUMNS, LOADED_AT, BOOKMARK):
             value = result.pop(key)
             if value is not None:

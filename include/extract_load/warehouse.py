@@ -113,15 +113,25 @@ class Warehouse:
     def newer_load(self) -> str:
         """The run that has loaded what was extracted after this; empty for none.
 
-        It had the same bookmark to go on from, or a later one, and saw all that this one saw.
+        It had the same bookmark to go on from, or a later one. What only this one saw, for the tap
+        reads a moment after its clock was looked at, comes with the next extract.
+
+        Raises:
+            LoadError: That is still to come: the source's clock has gone back.
         """
         newer = self.run(
-            f"select run_id from {self._ledger} where source = %s and stream = %s"  # noqa: S608
+            "select run_id, batched_at > dateadd(hour, 1, current_timestamp())"  # noqa: S608
+            f" from {self._ledger} where source = %s and stream = %s"
             " and batched_at > %s::timestamp_tz order by batched_at desc limit 1",
             self._seal.source,
             self._seal.stream,
             self._seal.batched_at,
         )
+        if newer and newer[0][1]:
+            raise LoadError(
+                f"{self._seal.stream}: run {newer[0][0]} has loaded what its source's clock says is"
+                f" still to come; see to that clock, then delete its rows of {LEDGER}"
+            )
         return str(newer[0][0]) if newer else ""
 
     def evolve(self) -> None:

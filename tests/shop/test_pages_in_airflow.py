@@ -98,7 +98,7 @@ def night(machine, on_call):
     def states(dag, run, prefix):
         return {v for k, v in on_call.states(dag, run).items() if k.startswith(prefix)}
 
-    # Both load some tables: who comes later with what was extracted earlier would be refused.
+    # Both load some tables: who comes later with what was extracted earlier would load nothing.
     wait_until(lambda: states("elt_standard", failed, "load.") == {"success"}, 180)
     waiting = on_call.trigger("elt_late")
     state, _ = on_call.wait("elt_standard", failed)
