@@ -480,9 +480,7 @@ def test_an_interrupted_dbt_run_cancels_a_query_that_it_sends_after_that(
     assert not is_busy(local_snowflake)
 
 
-def test_an_interrupted_dbt_run_ends_though_the_warehouse_answers_no_more(
-    tmp_path,
-):
+def test_an_interrupted_dbt_run_ends_though_the_warehouse_answers_no_more(tmp_path):
     (tmp_path / "project").mkdir()
     with (
         running_snowflake(tmp_path) as server,

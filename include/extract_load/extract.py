@@ -200,11 +200,13 @@ class Extract:
         return rows, state
 
     def _start_tap(self) -> AbstractContextManager[Tap]:
-        schema = self.stream.table.partition(".")[0]
-        config = {**self.connection.tap_config(), "filter_schemas": schema}
-        made = self.connection
-        environment, goes_on = made.tap_environment(), bool(self.committed)
-        return tap(config, made.secrets, goes_on=goes_on, environment=environment)
+        schema, made = self.stream.table.partition(".")[0], self.connection
+        return tap(
+            {**made.tap_config(), "filter_schemas": schema},
+            made.secrets,
+            goes_on=bool(self.committed),
+            environment=made.tap_environment(),
+        )
 
     def _tap(self, started: Tap, seen: _Seen) -> tuple[Part, State]:
         table, bookmarks = seen.table, seen.bookmarks

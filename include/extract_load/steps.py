@@ -94,16 +94,14 @@ class Steps:
         before = self.store.get(CONTENT)
         self.store.set(CONTENT, LOADING)
         result = run_program("target-snowflake", "load", self.load_job(connection))
-        content = result.pop(CONTENT)
-        is_overtaken = result[LOADED_AT] is None
-        if is_overtaken:
-            pass  # what the other run has loaded, it may not have told of yet
-        elif has_news(before, content):
-            self.store.set(NEWS, result[LOADED_AT])
+        content, loaded_at = result.pop(CONTENT), result[LOADED_AT]
+        if loaded_at and has_news(before, content):
+            self.store.set(NEWS, loaded_at)
             self.store.set(CONTENT, content or "")
-        else:
+        elif loaded_at:
             self.store.set(CONTENT, before)
-        result[NEWS] = None if is_overtaken else self.store.get(NEWS)
+        # Overtaken, it does not know: what the other run has loaded, that may not have told of yet.
+        result[NEWS] = self.store.get(NEWS) if loaded_at else None
         for key in (COLUMNS, LOADED_AT, BOOKMARK):
             value = result.pop(key)
             if value is not None:

@@ -120,18 +120,17 @@ def tap(
                 yield started
             except ExtractError:  # of what it did not say, most likely, for it had ended
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(ENDED_SECONDS)
-                    reader.join(STOP_SECONDS)
-                    _raise_for(process.returncode, said)
+                    _raise_for_end(process, ENDED_SECONDS, reader, said)
                 raise
-            if not started.was_told:
-                return
-            process.wait(STOP_SECONDS)
-            reader.join(STOP_SECONDS)
-            _raise_for(process.returncode, said)
+            if started.was_told:
+                _raise_for_end(process, STOP_SECONDS, reader, said)
 
 
-def _raise_for(status: int, said: _Log) -> None:
+def _raise_for_end(
+    process: subprocess.Popen[bytes], seconds: float, reader: threading.Thread, said: _Log
+) -> None:
+    status = process.wait(seconds)
+    reader.join(STOP_SECONDS)
     if status < 0:
         error = f"was killed by signal {-status}; memory may have run short"
     else:

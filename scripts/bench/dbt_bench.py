@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import snowflake.connector
 
 from include.connections import SnowflakeConnection
 from include.errors import LocalError
 from include.local import airflow
 from include.process import output_of
 from include.settings import ROOT, Settings
+from include.snowflake_session import open_session
 from include.transform.dbt_command import project_options
 from scripts.bench.airflow_runs import OPTIONS, AirflowRuns, Run, started
 from scripts.bench.dag_files import Place
@@ -93,7 +93,7 @@ class Warehouse:
             raise LocalError(f"{bad[0]} does not hold what its tests promise")
 
     def _rows(self, *statements: str) -> list[Any]:
-        with closing(snowflake.connector.connect(**self.connection.connect_args())) as made:
+        with closing(open_session(self.connection)) as made:
             with closing(made.cursor()) as cursor:
                 for statement in statements:
                     cursor.execute(statement)

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import snowflake.connector
 
 from include.connections import PostgresConnection, SnowflakeConnection
 from include.errors import LocalError, status_of
@@ -37,6 +36,7 @@ from include.local.postgres import Server
 from include.local.throwaway import Forgetful, server
 from include.process import output_of
 from include.settings import ROOT, settings
+from include.snowflake_session import open_session
 from scripts.bench.machine import Memory, Watch
 from scripts.bench.report import say
 
@@ -193,7 +193,7 @@ class Bench:
         return paths
 
     def _count(self, schema: str, table: str) -> int:
-        with closing(snowflake.connector.connect(**self.warehouse.connect_args())) as made:
+        with closing(open_session(self.warehouse)) as made:
             with closing(made.cursor()) as cursor:
                 cursor.execute(f'select count(*) from {schema}."{table.upper()}"')  # noqa: S608
                 (count,) = cursor.fetchone()
